@@ -1,10 +1,9 @@
-//! Which file systems are mounted, and how full they are: `/proc/1/mountinfo` says what
-//! is mounted, documented in `proc_pid_mountinfo(5)`, and statfs(2) how full it is.
+//! Mounted filesystems from `/proc/1/mountinfo`, documented in `proc_pid_mountinfo(5)`, and their
+//! usage from statfs(2).
 //!
-//! A mount that does not answer costs its timeout once. From then on it counts as one
-//! that does not answer, without being asked again, until it is back. A mount that
-//! another one was mounted over is left out: asking about its path would give the other
-//! one's numbers.
+//! A mount that does not respond costs its timeout once. Until it responds, it is reported as
+//! timed out without another call. Mounts hidden by another mount on the same path are excluded,
+//! because statfs would return the values of the other mount.
 
 use std::{
     collections::HashMap,
@@ -19,35 +18,34 @@ use crate::{
     sources::{Mount, MountPath, Snapshot, Statfs, StatfsResult},
 };
 
-/// Types of file systems that hold no files, or whose size says nothing: a regular
-/// expression.
+/// Regular expression for types of filesystems without files or without a meaningful size.
 pub(super) const FS_TYPES_EXCLUDE: &str = "^(autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|\
     fusectl|hugetlbfs|iso9660|mqueue|nsfs|overlay|proc|procfs|pstore|rpc_pipefs|securityfs|\
     selinuxfs|squashfs|erofs|sysfs|tracefs)$";
-/// What is left of a scrape's time for everything after the asking.
+/// Part of a scrape's time reserved for the work after the statfs calls.
 const STATFS_MARGIN: Duration = Duration::from_millis(250);
 
-/// Asks some of the mounts how full they are, each under labels `L`.
+/// Queries the usage of selected mounts, which have labels `L`.
 #[derive(Debug)]
 pub(super) struct MountUsage<L> {
     labels: fn(Mount<'_>) -> L,
     statfs: Statfs,
-    /// What the last scrape found. Mounts seldom change between two.
+    /// Mounts of the last scrape; they rarely change between scrapes.
     cache: Mutex<Option<CachedMounts<L>>>,
 }
 
-/// The mounts that a mountinfo file lists and that are wanted.
+/// The selected mounts of a mountinfo file.
 #[derive(Debug)]
 struct CachedMounts<L> {
     mountinfo: Vec<u8>,
     selected: SelectedMounts<L>,
 }
 
-/// The labels of the mounts, and in the same order where to ask about them.
+/// Labels of the mounts, and their paths in the same order.
 type SelectedMounts<L> = (Arc<[L]>, Arc<[MountPath]>);
 
 impl<L> MountUsage<L> {
-    /// Those that do not answer are given up after `timeout`.
+    /// A mount that does not respond is abandoned after `timeout`.
     pub(super) fn new(timeout: Duration, labels: fn(Mount<'_>) -> L) -> Self {
         Self {
             labels,
@@ -56,9 +54,9 @@ impl<L> MountUsage<L> {
         }
     }
 
-    /// Asks those that are wanted, which must be the same ones for as long as the same
-    /// is mounted: their labels, and in the same order what came of it. What cannot be
-    /// read of the list is noted.
+    /// Queries the mounts for which `include` returns true. The selection is cached, so `include`
+    /// must return the same while mountinfo is unchanged. Returns the labels, and the results in
+    /// the same order. Malformed lines of mountinfo are recorded as errors.
     pub(super) fn query(
         &self,
         snapshot: &Snapshot,
@@ -81,7 +79,7 @@ impl<L> MountUsage<L> {
         let mounts = snapshot.mounts()?;
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = cache.as_ref();
-        if let Some(cached) = cached.filter(|known| known.mountinfo == mounts.bytes()) {
+        if let Some(cached) = cached.filter(|cached| cached.mountinfo == mounts.bytes()) {
             let (labels, paths) = &cached.selected;
             return Ok((Arc::clone(labels), Arc::clone(paths)));
         }
@@ -99,7 +97,7 @@ impl<L> MountUsage<L> {
             })
             .unzip();
         let (labels, paths): SelectedMounts<L> = (labels.into(), paths.into());
-        // What could not be read is to be counted with each scrape.
+        // Not cached after an error, so that each scrape counts it.
         *cache = (out.errors().0 == skipped).then(|| CachedMounts {
             mountinfo: mounts.bytes().to_vec(),
             selected: (Arc::clone(&labels), Arc::clone(&paths)),
@@ -108,16 +106,15 @@ impl<L> MountUsage<L> {
     }
 }
 
-/// Before the scrape is over: partial answers are of use only if they are in time.
+/// Deadline before the end of the scrape: partial results are useful only in time.
 fn statfs_deadline(deadline: Instant) -> Instant {
     let now = Instant::now();
-    let left = deadline.saturating_duration_since(now);
-    now + (left * 3 / 4).max(left.saturating_sub(STATFS_MARGIN))
+    let remaining = deadline.saturating_duration_since(now);
+    now + (remaining * 3 / 4).max(remaining.saturating_sub(STATFS_MARGIN))
 }
 
-/// The mounts that can be reached, each with its mount point as the host sees it.
-///
-/// Of mounts on the same path that is the last, unless it was put beneath.
+/// Returns the mounts that are not hidden by others, with mount points as seen by the host: of
+/// mounts on the same path the last, unless it was mounted below the others.
 fn visible_mounts<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
     let mut at: HashMap<PathBuf, usize> = HashMap::with_capacity(all.len());
     let mut visible: Vec<Option<Mount<'a>>> = Vec::with_capacity(all.len());
@@ -141,7 +138,7 @@ fn visible_mounts<'a>(rootfs: &Path, all: Vec<Mount<'a>>) -> Vec<Mount<'a>> {
     visible.into_iter().flatten().collect()
 }
 
-/// A mount point without the directory under which the host's root is mounted.
+/// Strips the directory on which the host's root is mounted from a mount point.
 fn strip_rootfs(rootfs: &Path, point: &Path) -> PathBuf {
     match point.strip_prefix(rootfs) {
         Ok(point) => Path::new("/").join(point),
@@ -177,18 +174,18 @@ mod tests {
 
     #[test]
     fn only_topmost_mount_of_a_path_is_queried() {
-        let over = vec![
+        let stacked = vec![
             mount(1, 0, "/"),
             mount(2, 1, "/a"),
             mount(3, 2, "/a"),
             mount(4, 1, "/b"),
         ];
         assert_eq!(
-            visible("/", over),
+            visible("/", stacked),
             [(1, "/".into()), (3, "/a".into()), (4, "/b".into())]
         );
-        let beneath = vec![mount(2, 5, "/a"), mount(5, 1, "/a"), mount(6, 2, "/a")];
-        assert_eq!(visible("/", beneath), [(6, "/a".into())]);
+        let mounted_below = vec![mount(2, 5, "/a"), mount(5, 1, "/a"), mount(6, 2, "/a")];
+        assert_eq!(visible("/", mounted_below), [(6, "/a".into())]);
     }
 
     #[test]
@@ -210,27 +207,27 @@ mod tests {
         let machine = testing::MachineFixture::new("mounted");
         let scrape = machine.snapshots();
         let mounted = MountUsage::new(Duration::from_secs(5), |mount| mount.source.into_owned());
-        // What is wanted and answers, what was looked at for that, and what was skipped.
-        let ask = |list: &str| {
+        // Devices with a result, the number of mounts checked by the filter, and the errors.
+        let query = |list: &str| {
             machine.write("proc/1/mountinfo", list);
             let mut out = Families::default();
-            let mut looked = 0;
-            let (devices, answers) = mounted
+            let mut filter_calls = 0;
+            let (devices, results) = mounted
                 .query(&scrape(), &mut out, |mount| {
-                    looked += 1;
+                    filter_calls += 1;
                     mount.fs_type == "ext4"
                 })
                 .unwrap();
-            let answers = devices.iter().zip(answers);
-            let space = answers.filter(|(_, answer)| matches!(answer, StatfsResult::Space(_)));
+            let results = devices.iter().zip(results);
+            let space = results.filter(|(_, result)| matches!(result, StatfsResult::Space(_)));
             let devices: Vec<_> = space.map(|(device, _)| device.clone()).collect();
-            (devices.join(" "), looked, out.errors().0)
+            (devices.join(" "), filter_calls, out.errors().0)
         };
         let one = "1 0 8:1 / / rw - ext4 one rw\n2 1 0:5 / /a rw - nfs two rw\n";
-        assert_eq!(ask(one), ("one".to_owned(), 2, 0));
-        assert_eq!(ask(one), ("one".to_owned(), 0, 0));
+        assert_eq!(query(one), ("one".to_owned(), 2, 0));
+        assert_eq!(query(one), ("one".to_owned(), 0, 0));
         let other = "1 0 8:1 / / rw - ext4 other rw\ndamaged\n";
-        assert_eq!(ask(other), ("other".to_owned(), 1, 1));
-        assert_eq!(ask(other), ("other".to_owned(), 1, 1));
+        assert_eq!(query(other), ("other".to_owned(), 1, 1));
+        assert_eq!(query(other), ("other".to_owned(), 1, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! Machines made of a few files, for the collectors' tests.
+//! Fixture machines of a few files, for the collectors' tests.
 
 use std::{
     fs,
@@ -9,11 +9,11 @@ use std::{
 
 use crate::sources::{Roots, Snapshot};
 
-/// A machine that has what is written to it, until it is dropped.
+/// A directory with `proc`, `sys`, `root` and `udev`, removed on drop.
 pub(in crate::collectors) struct MachineFixture(PathBuf);
 
 impl MachineFixture {
-    /// An empty one. The name is that of the test, so that tests do not meet.
+    /// Creates an empty machine. The name must be unique among concurrent tests.
     pub(in crate::collectors) fn new(name: &str) -> Self {
         let dir = format!("strata-machine-{name}-{}", std::process::id());
         let machine = Self(std::env::temp_dir().join(dir));
@@ -23,14 +23,14 @@ impl MachineFixture {
         machine
     }
 
-    /// Makes a file, whose path begins with `proc`, `sys`, `root` or `udev`.
+    /// Writes a file, whose path begins with `proc`, `sys`, `root` or `udev`.
     pub(in crate::collectors) fn write(&self, path: &str, body: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, body).unwrap();
     }
 
-    /// Makes a symbolic link, with a path like that of a file.
+    /// Creates a symbolic link at a path as in `write`.
     pub(in crate::collectors) fn link(&self, path: &str, target: &str) {
         let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -52,7 +52,7 @@ impl MachineFixture {
         self.snapshots()()
     }
 
-    /// Makes snapshots one after the other, of what is kept in between.
+    /// Returns a function that creates successive snapshots, which share caches.
     pub(in crate::collectors) fn snapshots(&self) -> impl Fn() -> Snapshot + use<> {
         let roots = Roots {
             procfs: self.0.join("proc"),

@@ -87,8 +87,8 @@ pub fn dbus(bytes: &[u8]) -> usize {
     };
     let socket = unique_path();
     let result = sources::dbus::talk(script, &socket, |daemon, deadline| match daemon_kind % 2 {
-        0 => systemd::of(daemon, deadline),
-        _ => logind::of(&daemon, deadline),
+        0 => systemd::collect_with(daemon, deadline),
+        _ => logind::collect_with(&daemon, deadline),
     });
     std::fs::remove_file(socket).ok();
     let Some(Ok(families)) = result else {

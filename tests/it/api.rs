@@ -23,14 +23,14 @@ const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// Container of the fixture machine.
 const WEB: &str = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899";
 /// Container of the fixture machine that the engine does not list.
-const NAMELESS: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
+const UNNAMED: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
 
 /// Header that limits a request to 1 s, for tests in which something hangs.
-const SOON: &str = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
+const TIMEOUT_HEADER: &str = "X-Prometheus-Scrape-Timeout-Seconds: 1\r\n";
 
 /// Described fields that no response in this file has: libvirt's, which are tested beside the code,
 /// and those that need more than the fake engine.
-const ELSEWHERE: &[&str] = &[
+const NOT_IN_RESPONSES: &[&str] = &[
     "ContainerDetail.cgroup_parent",
     "ContainerDetail.domain",
     "ContainerDetail.exit_code",
@@ -43,13 +43,13 @@ const ELSEWHERE: &[&str] = &[
     "Domains.domains",
 ];
 
-struct Answer {
+struct Response {
     status: u16,
     head: String,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
             .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&self.body)))
@@ -61,13 +61,13 @@ impl Answer {
 }
 
 /// An exporter on the fixture machine, and its engine.
-struct Here {
+struct ApiFixture {
     engine: FakeEngine,
     exporter: ServerProcess,
     _dir: TempDir,
 }
 
-impl Here {
+impl ApiFixture {
     fn new(name: &str, flags: &[&str]) -> Self {
         Self::started_by(Command::new(BINARY), name, flags)
     }
@@ -75,25 +75,27 @@ impl Here {
     fn started_by(mut command: Command, name: &str, flags: &[&str]) -> Self {
         let engine = engine(name);
         let dir = TempDir::new(&format!("api-{name}"));
-        command.args(machine(&engine)).args(flags);
-        let here = Self {
+        command.args(fixture_flags(&engine)).args(flags);
+        let api = Self {
             // The status page would query what a test makes hang.
             exporter: ServerProcess::start_and_wait_for_path(&mut command, &dir.0, "/-/healthy"),
             engine,
             _dir: dir,
         };
-        wait_until("an engine that is followed", || {
-            let list = here.ask("GET", "/api/v1/containers", SOON).json();
+        wait_until("a connected engine", || {
+            let list = api
+                .request("GET", "/api/v1/containers", TIMEOUT_HEADER)
+                .json();
             (list["engines"][0]["is_up"] == json!(true)).then_some(())
         });
-        here
+        api
     }
 
-    fn get(&self, path: &str) -> Answer {
-        self.ask("GET", path, "")
+    fn get(&self, path: &str) -> Response {
+        self.request("GET", path, "")
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &str) -> Answer {
+    fn request(&self, method: &str, path: &str, headers: &str) -> Response {
         let mut stream = TcpStream::connect(self.exporter.address).unwrap();
         stream.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
         // In HTTP/1.0 the end of the connection ends the body.
@@ -105,26 +107,26 @@ impl Here {
         let body = all.split_off(end + 4);
         let head = String::from_utf8(all).unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { status, head, body }
+        Response { status, head, body }
     }
 
     /// Waits until at least `count` samples of the host or of a container exist.
-    fn sampled(&self, of: &str, count: u64) -> Value {
+    fn wait_for_samples(&self, subject: &str, count: u64) -> Value {
         wait_until("samples", || {
-            let said = self.get(&format!("/api/v1/{of}/history")).json();
-            (said["samples"].as_u64()? >= count).then_some(said)
+            let history = self.get(&format!("/api/v1/{subject}/history")).json();
+            (history["samples"].as_u64()? >= count).then_some(history)
         })
     }
 
     fn error(&self, path: &str) -> (u16, String) {
-        let answer = self.get(path);
-        let said = answer.json()["error"].as_str().unwrap().to_owned();
-        (answer.status, said)
+        let response = self.get(path);
+        let body = response.json()["error"].as_str().unwrap().to_owned();
+        (response.status, body)
     }
 }
 
 /// Flags for the fixture machine and this engine.
-fn machine(engine: &FakeEngine) -> Vec<String> {
+fn fixture_flags(engine: &FakeEngine) -> Vec<String> {
     let root = fixture("vm-v2");
     let path = |flag: &str, dir: &str| format!("--path.{flag}={}", root.join(dir).display());
     vec![
@@ -166,51 +168,51 @@ fn engine(name: &str) -> FakeEngine {
 /// The `OpenAPI` description, and which of its fields have not been seen in a response.
 struct Described {
     description: Value,
-    unseen: BTreeSet<String>,
+    unseen_fields: BTreeSet<String>,
 }
 
 impl Described {
     fn new(description: Value) -> Self {
-        let mut unseen = BTreeSet::new();
+        let mut unseen_fields = BTreeSet::new();
         let schemas = description["components"]["schemas"].as_object().unwrap();
-        for (schema, about) in schemas {
-            let properties = about["properties"].as_object().unwrap().keys();
-            unseen.extend(properties.map(|property| format!("{schema}.{property}")));
+        for (schema, definition) in schemas {
+            let properties = definition["properties"].as_object().unwrap().keys();
+            unseen_fields.extend(properties.map(|property| format!("{schema}.{property}")));
         }
         let mut description = description;
         close(&mut description["components"]);
         Self {
             description,
-            unseen,
+            unseen_fields,
         }
     }
 
     /// Validates a response against the description of its path and status.
-    fn assert(&mut self, path: &str, answer: &Answer) {
-        let said = answer.json();
+    fn assert(&mut self, path: &str, response: &Response) {
+        let body = response.json();
         let described = &self.description["paths"][path]["get"]["responses"];
-        let described = &described[answer.status.to_string()]["content"]["application/json"];
+        let described = &described[response.status.to_string()]["content"]["application/json"];
         let mut schema = described["schema"].clone();
-        assert!(schema.is_object(), "{path}: {} {said:#}", answer.status);
-        self.see(&schema.clone(), &said);
+        assert!(schema.is_object(), "{path}: {} {body:#}", response.status);
+        self.mark_seen(&schema.clone(), &body);
         schema["components"] = self.description["components"].clone();
         let validator = jsonschema::validator_for(&schema).unwrap();
-        let errors: Vec<_> = validator.iter_errors(&said).collect();
+        let errors: Vec<_> = validator.iter_errors(&body).collect();
         assert!(errors.is_empty(), "{path}: {errors:#?}");
     }
 
     /// Marks the fields in a response as seen.
-    fn see(&mut self, schema: &Value, said: &Value) {
+    fn mark_seen(&mut self, schema: &Value, value_json: &Value) {
         if let Some(name) = schema["$ref"].as_str() {
             let name = name.rsplit('/').next().unwrap().to_owned();
-            let of = self.description["components"]["schemas"][&name].clone();
-            for (field, value) in said.as_object().unwrap() {
-                self.unseen.remove(&format!("{name}.{field}"));
-                self.see(&of["properties"][field], value);
+            let schema_def = self.description["components"]["schemas"][&name].clone();
+            for (field, value) in value_json.as_object().unwrap() {
+                self.unseen_fields.remove(&format!("{name}.{field}"));
+                self.mark_seen(&schema_def["properties"][field], value);
             }
-        } else if let Some(items) = said.as_array() {
+        } else if let Some(items) = value_json.as_array() {
             for item in items {
-                self.see(&schema["items"], item);
+                self.mark_seen(&schema["items"], item);
             }
         }
     }
@@ -229,88 +231,88 @@ fn close(schema: &mut Value) {
 
 #[test]
 fn responses_match_openapi_and_every_field_is_covered() {
-    let mut here = Here::new("described", &["--history.interval=100ms"]);
+    let mut api = ApiFixture::new("described", &["--history.interval=100ms"]);
     // Runs the collectors once.
-    here.exporter.metrics_text();
-    for of in ["host", "containers/web"] {
-        here.sampled(of, 2);
+    api.exporter.metrics_text();
+    for subject in ["host", "containers/web"] {
+        api.wait_for_samples(subject, 2);
     }
-    let mut described = Described::new(here.get("/api/v1/openapi.json").json());
+    let mut described = Described::new(api.get("/api/v1/openapi.json").json());
     let paths: Vec<String> = {
         let paths = described.description["paths"].as_object().unwrap();
         paths.keys().cloned().collect()
     };
     for path in &paths {
-        let answer = here.get(&path.replace("{container}", "web"));
-        assert_eq!(answer.status, 200, "{path}: {}", answer.json());
+        let response = api.get(&path.replace("{container}", "web"));
+        assert_eq!(response.status, 200, "{path}: {}", response.json());
         for header in ["content-type: application/json", "cache-control: no-store"] {
-            assert!(answer.has(header), "{path}: {}", answer.head);
+            assert!(response.has(header), "{path}: {}", response.head);
         }
-        described.assert(path, &answer);
-        let wrong = here.get(&path.replace("{container}", "web").replace("v1", "v1/x"));
-        assert_eq!(wrong.status, 404, "{path}");
-        let wrong = here.get(&format!("{}?x=1", path.replace("{container}", "web")));
-        assert_eq!(wrong.status, 400, "{path}");
-        described.assert(path, &wrong);
+        described.assert(path, &response);
+        let invalid = api.get(&path.replace("{container}", "web").replace("v1", "v1/x"));
+        assert_eq!(invalid.status, 404, "{path}");
+        let invalid = api.get(&format!("{}?x=1", path.replace("{container}", "web")));
+        assert_eq!(invalid.status, 400, "{path}");
+        described.assert(path, &invalid);
     }
     for path in [
         "/api/v1/containers?all=true",
         "/api/v1/containers?all=false",
     ] {
-        described.assert("/api/v1/containers", &here.get(path));
+        described.assert("/api/v1/containers", &api.get(path));
     }
     for named in ["none", "3f"] {
         for below in ["", "/history?window=1m", "/points?last=1"] {
-            let answer = here.get(&format!("/api/v1/containers/{named}{below}"));
+            let response = api.get(&format!("/api/v1/containers/{named}{below}"));
             let (below, _) = below.split_once('?').unwrap_or((below, ""));
             let path = format!("/api/v1/containers/{{container}}{below}");
-            described.assert(&path, &answer);
+            described.assert(&path, &response);
         }
     }
-    here.engine.stop();
-    let down = wait_until("an engine that is lost", || {
-        let list = here.get("/api/v1/containers");
+    api.engine.stop();
+    let down = wait_until("a disconnected engine", || {
+        let list = api.get("/api/v1/containers");
         (list.json()["engines"][0]["is_up"] == json!(false)).then_some(list)
     });
     described.assert("/api/v1/containers", &down);
     // The last known state stays, marked as not current.
-    let web = here.get("/api/v1/containers/web").json();
+    let web = api.get("/api/v1/containers/web").json();
     assert_eq!(web["container"]["is_current"], false);
 
-    let unseen = described.unseen.iter().map(String::as_str);
+    let unseen_fields = described.unseen_fields.iter().map(String::as_str);
     // Domains have their own test, and samples take a while.
-    let is_elsewhere = |it: &&str| it.starts_with("Domain.") || it.starts_with("Latest.");
-    let unseen: Vec<_> = unseen.filter(|it| !is_elsewhere(it)).collect();
-    assert_eq!(unseen, ELSEWHERE);
+    let is_excepted = |it: &&str| it.starts_with("Domain.") || it.starts_with("Latest.");
+    let unseen_fields: Vec<_> = unseen_fields.filter(|it| !is_excepted(it)).collect();
+    assert_eq!(unseen_fields, NOT_IN_RESPONSES);
 }
 
 #[test]
 fn container_is_found_by_name_id_prefix_or_cgroup() {
-    let here = Here::new("found", &[]);
+    let api = ApiFixture::new("found", &[]);
     let id = |named: &str| {
-        let answer = here.get(&format!("/api/v1/containers/{named}"));
-        let said = answer.json();
-        assert_eq!(answer.status, 200, "{named}: {said}");
-        said["container"]["id"].as_str().map(str::to_owned)
+        let response = api.get(&format!("/api/v1/containers/{named}"));
+        let body = response.json();
+        assert_eq!(response.status, 200, "{named}: {body}");
+        body["container"]["id"].as_str().map(str::to_owned)
     };
     let web = Some(WEB.to_owned());
     assert_eq!(id("web"), web);
     assert_eq!(id(WEB), web);
     assert_eq!(id(WEB.split_at(20).0), web);
     assert_eq!(id(&format!("%2Fsystem.slice%2Fdocker-{WEB}.scope")), web);
-    assert_eq!(id("a1b2"), Some(NAMELESS.to_owned()));
+    assert_eq!(id("a1b2"), Some(UNNAMED.to_owned()));
     assert_eq!(id("%2Fsystem.slice%2Fssh.service"), None);
 
-    let (status, said) = here.error("/api/v1/containers/we");
+    let (status, body) = api.error("/api/v1/containers/we");
     assert_eq!(
-        (status, said.as_str()),
+        (status, body.as_str()),
         (404, "there is no container \"we\"")
     );
-    let answer = here.get("/api/v1/containers/3f4e");
-    assert_eq!(answer.status, 409);
-    let said = answer.json();
-    assert_eq!(said["error"], "\"3f4e\" may be one of 2 containers");
-    let candidates = said["candidates"].as_array().unwrap();
+    let response = api.get("/api/v1/containers/3f4e");
+    assert_eq!(response.status, 409);
+    let body = response.json();
+    assert_eq!(body["error"], "\"3f4e\" may be one of 2 containers");
+    let candidates = body["candidates"].as_array().unwrap();
     let names = candidates.iter().map(|it| it["name"].as_str().unwrap());
     assert_eq!(
         names.collect::<BTreeSet<_>>(),
@@ -320,10 +322,10 @@ fn container_is_found_by_name_id_prefix_or_cgroup() {
 
 #[test]
 fn history_matches_in_summary_and_points() {
-    let here = Here::new("sampled", &["--history.interval=100ms"]);
-    let host = here.sampled("host", 3);
+    let api = ApiFixture::new("sampled", &["--history.interval=100ms"]);
+    let host = api.wait_for_samples("host", 3);
     assert!(host.get("container").is_none() && host.get("is_gone").is_none());
-    let web = here.sampled("containers/web", 3);
+    let web = api.wait_for_samples("containers/web", 3);
     assert_eq!(web["interval_seconds"], 0.1);
     assert_eq!(web["window_seconds"], 300.0);
     assert_eq!(web["container"]["id"], WEB);
@@ -340,7 +342,7 @@ fn history_matches_in_summary_and_points() {
     let (start, end) = (web["start"].as_f64(), web["end"].as_f64());
     assert!(start < end && end <= web["time"].as_f64(), "{web}");
 
-    let points = here.get("/api/v1/containers/web/points?last=2").json();
+    let points = api.get("/api/v1/containers/web/points?last=2").json();
     let points = points["points"].as_array().unwrap().clone();
     assert_eq!(points.len(), 2);
     assert!(points[0]["time"].as_f64() < points[1]["time"].as_f64());
@@ -348,41 +350,41 @@ fn history_matches_in_summary_and_points() {
     // By ID prefix, cgroup path and full ID; the last is found in the cache.
     let path = format!("%2Fsystem.slice%2Fdocker-{WEB}.scope");
     for named in [WEB.split_at(20).0, path.as_str(), WEB] {
-        let said = here.get(&format!("/api/v1/containers/{named}/history?window=1h"));
-        let said = said.json();
-        assert_eq!(said["container"], web["container"], "{named}");
-        assert_eq!(said["window_seconds"], 3600.0);
+        let history = api.get(&format!("/api/v1/containers/{named}/history?window=1h"));
+        let history = history.json();
+        assert_eq!(history["container"], web["container"], "{named}");
+        assert_eq!(history["window_seconds"], 3600.0);
     }
     // A container that is not running has no samples, so these fields are absent.
-    let db = here.get("/api/v1/containers/db/history").json();
+    let db = api.get("/api/v1/containers/db/history").json();
     let fields: BTreeSet<_> = db.as_object().unwrap().keys().map(String::as_str).collect();
-    let known = [
+    let expected = [
         "container",
         "interval_seconds",
         "samples",
         "time",
         "window_seconds",
     ];
-    assert_eq!(fields, BTreeSet::from(known));
+    assert_eq!(fields, BTreeSet::from(expected));
     assert_eq!(db["samples"], 0);
-    let (status, said) = here.error("/api/v1/containers/%2Fsystem.slice%2Fssh.service/points");
+    let (status, history) = api.error("/api/v1/containers/%2Fsystem.slice%2Fssh.service/points");
     assert_eq!(status, 404);
     assert!(
-        said.ends_with("is no container: only those have a history"),
-        "{said}"
+        history.ends_with("is no container: only those have a history"),
+        "{history}"
     );
 }
 
 #[test]
 fn history_is_unavailable_without_the_sampler() {
-    let here = Here::new("unsampled", &["--no-collector.history"]);
+    let api = ApiFixture::new("unsampled", &["--no-collector.history"]);
     let paths = ["host", "containers/web", "containers/none"];
-    for path in paths.map(|of| format!("/api/v1/{of}")) {
+    for path in paths.map(|subject| format!("/api/v1/{subject}")) {
         for below in ["history", "points"] {
-            let (status, said) = here.error(&format!("{path}/{below}"));
+            let (status, error) = api.error(&format!("{path}/{below}"));
             assert_eq!(status, 404, "{path}");
-            assert!(said.contains("--no-collector.history"), "{said}");
-            let (status, _) = here.error(&format!("{path}/{below}?x=1"));
+            assert!(error.contains("--no-collector.history"), "{error}");
+            let (status, _) = api.error(&format!("{path}/{below}?x=1"));
             assert_eq!(status, 400, "{path}");
         }
     }
@@ -409,37 +411,37 @@ fn removed_container_keeps_history_under_all_names() {
         &sysfs.0.join("fs/cgroup"),
     );
     let flag = format!("--path.sysfs={}", sysfs.0.display());
-    let here = Here::new("gone", &["--history.interval=100ms", &flag]);
-    here.sampled("containers/web", 2);
+    let api = ApiFixture::new("gone", &["--history.interval=100ms", &flag]);
+    api.wait_for_samples("containers/web", 2);
     let group = format!("system.slice/docker-{WEB}.scope");
     fs::remove_dir_all(sysfs.0.join("fs/cgroup").join(&group)).unwrap();
-    here.engine.set_containers(&[]);
+    api.engine.set_containers(&[]);
     let mut web = FakeContainer::running('3', "web");
     WEB.clone_into(&mut web.id);
-    here.engine.send_event(&web.event_json("die", &[]));
-    here.engine.send_event(&web.event_json("destroy", &[]));
-    wait_until("a container that is gone", || {
-        (here.get("/api/v1/containers/web").status == 404).then_some(())
+    api.engine.send_event(&web.event_json("die", &[]));
+    api.engine.send_event(&web.event_json("destroy", &[]));
+    wait_until("a removed container", || {
+        (api.get("/api/v1/containers/web").status == 404).then_some(())
     });
     let path = format!("%2F{}", group.replace('/', "%2F"));
     for named in ["web", WEB, WEB.split_at(20).0, &path] {
-        let gone = wait_until("a ring that knows it", || {
-            let said = here.get(&format!("/api/v1/containers/{named}/history"));
-            assert_eq!(said.status, 200, "{named}: {}", said.json());
-            (said.json()["is_gone"] == json!(true)).then(|| said.json())
+        let gone = wait_until("history of the removed container", || {
+            let history = api.get(&format!("/api/v1/containers/{named}/history"));
+            assert_eq!(history.status, 200, "{named}: {}", history.json());
+            (history.json()["is_gone"] == json!(true)).then(|| history.json())
         });
         assert!(gone["samples"].as_u64().unwrap() >= 2, "{named}: {gone}");
         assert_eq!(gone["container"]["id"], WEB);
         assert_eq!(gone["container"]["cgroup"], format!("/{group}"));
     }
-    let points = here.get("/api/v1/containers/web/points").json();
+    let points = api.get("/api/v1/containers/web/points").json();
     assert!(points["points"].as_array().unwrap().len() >= 2, "{points}");
 }
 
 #[test]
 fn invalid_requests_get_json_errors() {
-    let here = Here::new("wrong", &[]);
-    for (path, status, said) in [
+    let api = ApiFixture::new("wrong", &[]);
+    for (path, status, error) in [
         ("/api", 404, "there is nothing at this path"),
         ("/api/v2/host", 404, "there is nothing at this path"),
         ("/api/v1/host/", 404, "there is nothing at this path"),
@@ -485,20 +487,24 @@ fn invalid_requests_get_json_errors() {
             "unknown parameter \"window\": there is last",
         ),
     ] {
-        assert_eq!(here.error(path), (status, said.to_owned()), "{path}");
+        assert_eq!(api.error(path), (status, error.to_owned()), "{path}");
     }
-    assert_eq!(here.ask("POST", "/api/v1/host", "").status, 405);
-    let head = here.ask("HEAD", "/api/v1/host", "");
+    assert_eq!(api.request("POST", "/api/v1/host", "").status, 405);
+    let head = api.request("HEAD", "/api/v1/host", "");
     assert_eq!((head.status, head.body.len()), (200, 0));
-    let packed = here.ask("GET", "/api/v1/collectors", "Accept-Encoding: gzip\r\n");
-    assert!(packed.has("content-encoding: gzip"), "{}", packed.head);
-    assert!(packed.body.starts_with(&[0x1f, 0x8b]));
+    let compressed = api.request("GET", "/api/v1/collectors", "Accept-Encoding: gzip\r\n");
+    assert!(
+        compressed.has("content-encoding: gzip"),
+        "{}",
+        compressed.head
+    );
+    assert!(compressed.body.starts_with(&[0x1f, 0x8b]));
 }
 
 #[test]
 fn containers_list_why_names_are_missing() {
-    let here = Here::new("told", &[]);
-    let list = here.get("/api/v1/containers").json();
+    let api = ApiFixture::new("told", &[]);
+    let list = api.get("/api/v1/containers").json();
     let by_id: BTreeMap<&str, &Value> = list["containers"]
         .as_array()
         .unwrap()
@@ -517,7 +523,7 @@ fn containers_list_why_names_are_missing() {
     assert_eq!(web["started"], json!(1_795_244_229.299_047_2));
     assert!(web.get("finished").is_none() && web.get("unnamed").is_none());
     assert_eq!(by_id["7".repeat(64).as_str()]["has_cgroup"], false);
-    let nameless = by_id[NAMELESS];
+    let nameless = by_id[UNNAMED];
     assert_eq!(nameless["unnamed"]["reason"], "not_asked");
     assert!(nameless.get("name").is_none() && nameless.get("state").is_none());
     assert_eq!(by_id.len(), 4);
@@ -525,10 +531,10 @@ fn containers_list_why_names_are_missing() {
     // Labels are returned as filtered for metrics, and only for a single container.
     let text = list.to_string();
     assert!(!text.contains("labels"), "{text}");
-    let one = here.get("/api/v1/containers/web").json();
+    let one = api.get("/api/v1/containers/web").json();
     let labels = json!({"com.docker.compose.project": "shop"});
     assert_eq!(one["container"]["labels"], labels);
-    let all = here.get("/api/v1/containers?all=true").json();
+    let all = api.get("/api/v1/containers?all=true").json();
     let paths = all["containers"].as_array().unwrap().iter();
     let paths: BTreeSet<_> = paths.map(|it| it["cgroup"].as_str().unwrap()).collect();
     assert!(paths.contains("/system.slice/ssh.service"), "{paths:?}");
@@ -538,19 +544,19 @@ fn containers_list_why_names_are_missing() {
 fn without_cgroups_engine_state_is_returned() {
     let empty = TempDir::new("api-no-groups");
     let sysfs = format!("--path.sysfs={}", empty.0.display());
-    let here = Here::new("no-groups", &[&sysfs]);
-    let list = here.get("/api/v1/containers").json();
+    let api = ApiFixture::new("no-groups", &[&sysfs]);
+    let list = api.get("/api/v1/containers").json();
     let containers = list["containers"].as_array().unwrap();
     assert_eq!(containers.len(), 3, "{list:#}");
     assert!(containers.iter().all(|it| it.get("has_cgroup").is_none()));
     assert_eq!(list["missing"][0]["part"], "control groups");
-    assert_eq!(here.get("/api/v1/containers/web").status, 200);
+    assert_eq!(api.get("/api/v1/containers/web").status, 200);
     // The container may exist, so this is not a 404.
-    let (status, said) = here.error("/api/v1/containers/a1b2");
-    assert_eq!(status, 503, "{said}");
+    let (status, body) = api.error("/api/v1/containers/a1b2");
+    assert_eq!(status, 503, "{body}");
     assert!(
-        said.contains("not all can be seen: control groups: "),
-        "{said}"
+        body.contains("not all can be seen: control groups: "),
+        "{body}"
     );
 }
 
@@ -570,17 +576,19 @@ fn hanging_cgroups_are_read_once_and_isolated() {
     let mut command = crate::support::unshare_mounts();
     command.args(["sh", "-ec", MOUNT]).arg(&hung).arg(BINARY);
     let sysfs = format!("--path.sysfs={}", sysfs.0.display());
-    let here = Here::started_by(command, "hung-groups", &[&sysfs]);
+    let api = ApiFixture::started_by(command, "hung-groups", &[&sysfs]);
     for _ in 0..20 {
-        let list = here.ask("GET", "/api/v1/containers", SOON).json();
+        let list = api
+            .request("GET", "/api/v1/containers", TIMEOUT_HEADER)
+            .json();
         assert_eq!(list["containers"].as_array().unwrap().len(), 3, "{list:#}");
         assert_eq!(list["missing"][0]["part"], "control groups");
-        let why = list["missing"][0]["reason"].as_str().unwrap();
-        assert!(why.ends_with("has not answered since an earlier request"));
-        assert_eq!(here.get("/api/v1/containers/web").status, 200);
-        assert_eq!(here.get("/api/v1/host").json()["missing"], json!([]));
+        let reason = list["missing"][0]["reason"].as_str().unwrap();
+        assert!(reason.ends_with("has not answered since an earlier request"));
+        assert_eq!(api.get("/api/v1/containers/web").status, 200);
+        assert_eq!(api.get("/api/v1/host").json()["missing"], json!([]));
     }
-    let metrics = here.get("/metrics?collect[]=loadavg").body;
+    let metrics = api.get("/metrics?collect[]=loadavg").body;
     let metrics = String::from_utf8(metrics).unwrap();
     let threads = metrics
         .lines()
@@ -591,8 +599,8 @@ fn hanging_cgroups_are_read_once_and_isolated() {
 
 #[test]
 fn host_is_read_from_files_and_missing_parts_are_isolated() {
-    let here = Here::new("host", &[]);
-    let host = here.get("/api/v1/host").json();
+    let api = ApiFixture::new("host", &[]);
+    let host = api.get("/api/v1/host").json();
     let loadavg = fs::read_to_string(fixture("vm-v2").join("proc/loadavg")).unwrap();
     let first: f64 = loadavg.split(' ').next().unwrap().parse().unwrap();
     assert_eq!(host["load"]["1m"], json!(first));
@@ -603,8 +611,8 @@ fn host_is_read_from_files_and_missing_parts_are_isolated() {
 
     let empty = TempDir::new("api-no-os");
     let rootfs = format!("--path.rootfs={}", empty.0.display());
-    let here = Here::new("no-os", &[&rootfs]);
-    let without = here.get("/api/v1/host").json();
+    let api = ApiFixture::new("no-os", &[&rootfs]);
+    let without = api.get("/api/v1/host").json();
     assert!(without.get("os").is_none());
     assert_eq!(without["missing"][0]["part"], "os");
     assert_eq!(without["memory"], host["memory"]);
@@ -620,15 +628,15 @@ fn hanging_libvirt_affects_only_domains() {
         "--libvirt.uri=qemu+unix:///system?socket={}",
         socket.display()
     );
-    let here = Here::new("hung", &[&uri]);
+    let api = ApiFixture::new("hung", &[&uri]);
     for _ in 0..2 {
-        let domains = here.ask("GET", "/api/v1/domains", SOON);
-        let said = domains.json();
-        assert_eq!(domains.status, 200, "{said}");
-        assert!(said.get("domains").is_none(), "{said}");
-        assert_eq!(said["missing"][0]["part"], "libvirt", "{said}");
-        assert_eq!(here.get("/api/v1/host").status, 200);
-        let list = here.get("/api/v1/containers").json();
+        let domains = api.request("GET", "/api/v1/domains", TIMEOUT_HEADER);
+        let body = domains.json();
+        assert_eq!(domains.status, 200, "{body}");
+        assert!(body.get("domains").is_none(), "{body}");
+        assert_eq!(body["missing"][0]["part"], "libvirt", "{body}");
+        assert_eq!(api.get("/api/v1/host").status, 200);
+        let list = api.get("/api/v1/containers").json();
         assert_eq!(list["containers"].as_array().unwrap().len(), 4);
     }
 }
@@ -642,39 +650,39 @@ fn json_requests_have_their_own_limit() {
         "--libvirt.uri=qemu+unix:///system?socket={}",
         socket.display()
     );
-    let here = Here::new("limit", &[&uri, "--web.max-requests=1"]);
+    let api = ApiFixture::new("limit", &[&uri, "--web.max-requests=1"]);
     thread::scope(|scope| {
         let soon = "X-Prometheus-Scrape-Timeout-Seconds: 3\r\n";
         // This request may itself be rejected while the request below is being served.
         let hung = scope.spawn(|| {
-            wait_until("an answer", || {
-                let domains = here.ask("GET", "/api/v1/domains", soon);
+            wait_until("a response", || {
+                let domains = api.request("GET", "/api/v1/domains", soon);
                 (domains.status != 503).then_some(domains)
             })
         });
-        let refused = wait_until("a request that is one too many", || {
-            let host = here.get("/api/v1/host");
+        let rejected = wait_until("a rejected request", || {
+            let host = api.get("/api/v1/host");
             (host.status == 503).then_some(host)
         });
-        let said = "Limit of concurrent requests reached (1), try again later.";
-        assert_eq!(refused.json(), json!({"error": said}));
-        assert_eq!(here.get("/metrics?collect[]=loadavg").status, 200);
+        let error = "Limit of concurrent requests reached (1), try again later.";
+        assert_eq!(rejected.json(), json!({"error": error}));
+        assert_eq!(api.get("/metrics?collect[]=loadavg").status, 200);
         assert_eq!(hung.join().unwrap().status, 200);
     });
     // The slot is free again.
-    assert_eq!(here.get("/api/v1/host").status, 200);
+    assert_eq!(api.get("/api/v1/host").status, 200);
 }
 
 #[test]
 fn collectors_report_their_last_outcome() {
-    let here = Here::new("collectors", &["--no-collector.loadavg"]);
+    let api = ApiFixture::new("collectors", &["--no-collector.loadavg"]);
     let collector = |name: &str| {
-        let all = here.get("/api/v1/collectors").json();
+        let all = api.get("/api/v1/collectors").json();
         let all = all["collectors"].as_array().unwrap().clone();
         all.into_iter().find(|it| it["name"] == name).unwrap()
     };
     assert!(collector("meminfo").get("last").is_none());
-    here.exporter.metrics_text();
+    api.exporter.metrics_text();
     let meminfo = collector("meminfo");
     assert_eq!(
         (&meminfo["enabled"], &meminfo["layer"]),
@@ -687,21 +695,21 @@ fn collectors_report_their_last_outcome() {
     assert!(loadavg.get("last").is_none());
     let mdadm = collector("mdadm");
     assert_eq!(mdadm["last"]["outcome"], "no_data");
-    let said = mdadm["last"]["error"].as_str().unwrap();
-    assert!(said.ends_with("proc/mdstat does not exist"), "{said}");
+    let body = mdadm["last"]["error"].as_str().unwrap();
+    assert!(body.ends_with("proc/mdstat does not exist"), "{body}");
 }
 
 /// Output of the `census` subcommand.
 fn census(engine: &FakeEngine, flags: &[&str]) -> String {
     let output = Command::new(BINARY)
         .arg("census")
-        .args(machine(engine))
+        .args(fixture_flags(engine))
         .args(flags)
         .stdin(Stdio::null())
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && said.is_empty(), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -767,8 +775,8 @@ fn census_is_anonymous_and_its_id_is_stable() {
 }
 
 /// Exit code and output of `top` without a terminal.
-fn top(words: &[&str]) -> (Option<i32>, String) {
-    crate::support::server_process::run_with_input(Command::new(BINARY).arg("top").args(words), "")
+fn top(args: &[&str]) -> (Option<i32>, String) {
+    crate::support::server_process::run_with_input(Command::new(BINARY).arg("top").args(args), "")
 }
 
 #[test]
@@ -776,9 +784,9 @@ fn top_without_a_terminal_prints_one_table() {
     let dir = TempDir::new("api-top");
     let socket = dir.0.join("socket");
     let listen = format!("--web.listen-address=unix:{}", socket.display());
-    let here = Here::new("top", &[&listen]);
+    let api = ApiFixture::new("top", &[&listen]);
     for url in [
-        format!("http://{}", here.exporter.address),
+        format!("http://{}", api.exporter.address),
         format!("unix://{}", socket.display()),
     ] {
         let (status, table) = top(&[&url]);
@@ -787,7 +795,7 @@ fn top_without_a_terminal_prints_one_table() {
             .lines()
             .map(|line| line.split_whitespace().collect())
             .collect();
-        let name = here.get("/api/v1/host").json()["name"].clone();
+        let name = api.get("/api/v1/host").json()["name"].clone();
         assert_eq!(json!(lines[0][0]), name, "{table}");
         assert_eq!(
             lines[1].join(" "),
@@ -803,7 +811,7 @@ fn top_without_a_terminal_prints_one_table() {
             ["docker", "paused", "–", "–", "–", "–", "–"]
         );
         // The short ID, as engines print it.
-        let short = NAMELESS.split_at(12).0;
+        let short = UNNAMED.split_at(12).0;
         assert_eq!(line(short)[1], "podman");
     }
 }
@@ -811,39 +819,44 @@ fn top_without_a_terminal_prints_one_table() {
 #[test]
 fn top_reports_why_it_has_no_data() {
     let dir = TempDir::new("api-top-away");
-    let nobody = format!("unix://{}/nobody", dir.0.display());
-    let (status, said) = top(&[&nobody]);
-    assert_eq!(status, Some(1), "{said}");
-    let expected = format!("strata_exporter: {nobody}/api/v1/host: No such file or directory");
-    assert!(said.starts_with(&expected), "{said}");
-    for (words, expected) in [
+    let missing_socket = format!("unix://{}/missing", dir.0.display());
+    let (status, output) = top(&[&missing_socket]);
+    assert_eq!(status, Some(1), "{output}");
+    let expected =
+        format!("strata_exporter: {missing_socket}/api/v1/host: No such file or directory");
+    assert!(output.starts_with(&expected), "{output}");
+    for (args, expected) in [
         (
             &["ftp://x"][..],
             "expected http://, https:// or unix:///PATH",
         ),
         (&["--top.interval=1ms"], "not from 500ms to 1h"),
     ] {
-        let (status, said) = top(words);
-        assert_eq!((status, said.contains(expected)), (Some(2), true), "{said}");
+        let (status, output) = top(args);
+        assert_eq!(
+            (status, output.contains(expected)),
+            (Some(2), true),
+            "{output}"
+        );
     }
 }
 
 #[test]
 fn unstorable_id_is_logged_at_startup() {
-    let refuse = |task: &str, flags: &[&str]| {
+    let error_of = |task: &str, flags: &[&str]| {
         let output = Command::new(BINARY).arg(task).args(flags).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8(output.stderr).unwrap()
     };
     assert!(!Path::new("/nowhere").exists());
     for task in ["census", "serve"] {
-        let said = refuse(task, &["--census.state-directory=/nowhere"]);
+        let stderr = error_of(task, &["--census.state-directory=/nowhere"]);
         let expected = "strata_exporter: --census.state-directory: /nowhere/installation-id: ";
-        assert!(said.contains(expected), "{said}");
+        assert!(stderr.contains(expected), "{stderr}");
     }
-    let said = refuse("serve", &["--json"]);
+    let stderr = error_of("serve", &["--json"]);
     assert!(
-        said.contains("unexpected argument '--json' found"),
-        "{said}"
+        stderr.contains("unexpected argument '--json' found"),
+        "{stderr}"
     );
 }

@@ -20,7 +20,7 @@ use crate::support::{
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// A user without rights.
-const NOBODY: u32 = 65_534;
+const NOBODY_UID: u32 = 65_534;
 
 fn check(flags: &[String]) -> Command {
     let mut command = Command::new(BINARY);
@@ -28,15 +28,15 @@ fn check(flags: &[String]) -> Command {
     command
 }
 
-/// The flags for a fixture machine, whose engines nobody asks.
-fn machine(name: &str) -> Vec<String> {
+/// Flags for a fixture machine, without engines.
+fn fixture_flags(name: &str) -> Vec<String> {
     let mut flags = fixture_args(&fixture(name)).split_off(1);
     flags.push("--engine.socket=".to_owned());
     flags
 }
 
-/// What it printed and what it exited with; nothing else may be said.
-fn said(output: &Output) -> (String, Option<i32>) {
+/// Standard output and exit code; standard error must be empty.
+fn text_and_code(output: &Output) -> (String, Option<i32>) {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(errors, "");
     let text = String::from_utf8(output.stdout.clone()).unwrap();
@@ -46,7 +46,7 @@ fn said(output: &Output) -> (String, Option<i32>) {
     (text, output.status.code())
 }
 
-/// The lines that follow each other below a title.
+/// The lines below a title.
 fn section<'a>(text: &'a str, title: &str) -> &'a str {
     let (_, rest) = text
         .split_once(&format!("\n{title}\n"))
@@ -54,7 +54,7 @@ fn section<'a>(text: &'a str, title: &str) -> &'a str {
     rest.split_once("\n\n").map_or(rest, |(lines, _)| lines)
 }
 
-/// The findings with this mark at the head of the text, with single blanks: each with its area.
+/// Findings of this severity at the top of the text, with single blanks: each with its area.
 fn findings(text: &str, mark: &str) -> String {
     let start = format!("  {mark:<6}");
     let blocks = text.split("\n\n").find(|block| block.starts_with(&start));
@@ -62,21 +62,21 @@ fn findings(text: &str, mark: &str) -> String {
     words.join(" ")
 }
 
-/// Text without line breaks, whose positions depend on the length of paths.
+/// Text without line breaks, because their positions depend on the length of paths.
 fn unwrapped(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The line of a collector, with single blanks.
+/// A collector's line, with single blanks.
 fn line_of(lines: &str, collector: &str) -> String {
     let words = lines.lines().map(|line| line.split_whitespace().collect());
-    let mut of = words.filter(|words: &Vec<&str>| words.get(1) == Some(&collector));
-    of.next().unwrap_or_default().join(" ")
+    let mut matching = words.filter(|words: &Vec<&str>| words.get(1) == Some(&collector));
+    matching.next().unwrap_or_default().join(" ")
 }
 
 #[test]
-fn each_collector_says_what_it_has_or_why_it_has_nothing() {
-    let (text, code) = said(&check(&machine("vm-v1")).output().unwrap());
+fn every_collector_has_a_result_or_a_reason() {
+    let (text, code) = text_and_code(&check(&fixture_flags("vm-v1")).output().unwrap());
     assert_eq!(code, Some(0), "{text}");
     let host = section(&text, "HOST");
     assert_eq!(line_of(host, "loadavg"), "ok loadavg 3 series");
@@ -96,13 +96,13 @@ fn each_collector_says_what_it_has_or_why_it_has_nothing() {
 }
 
 #[test]
-fn what_a_collector_leaves_out_is_said_with_its_file() {
-    let (text, code) = said(&check(&machine("hardware")).output().unwrap());
+fn partial_errors_name_their_file() {
+    let (text, code) = text_and_code(&check(&fixture_flags("hardware")).output().unwrap());
     assert_eq!(code, Some(0), "{text}");
     let notes = findings(&text, "note");
     assert!(notes.contains("note host: textfile: "), "{notes}");
     assert!(notes.contains("1 part left out:"), "{notes}");
-    assert!(notes.contains("textfile/broken.prom:1: the last line does not end"));
+    assert!(notes.contains("textfile/broken.prom:1: last line has no newline"));
     assert!(
         notes.contains("note control groups: control groups cannot be read:"),
         "{notes}"
@@ -111,8 +111,8 @@ fn what_a_collector_leaves_out_is_said_with_its_file() {
 }
 
 #[test]
-fn a_machines_control_groups_and_those_without_a_name_are_said() {
-    let (text, code) = said(&check(&machine("vm-v2")).output().unwrap());
+fn cgroups_and_unnamed_containers_are_listed() {
+    let (text, code) = text_and_code(&check(&fixture_flags("vm-v2")).output().unwrap());
     assert_eq!(code, Some(0), "{text}");
     let groups = section(&text, "CONTROL GROUPS");
     assert!(
@@ -123,16 +123,16 @@ fn a_machines_control_groups_and_those_without_a_name_are_said() {
     assert!(notes.contains("does not measure pressure (PSI)"), "{notes}");
     assert!(notes.contains("To fix it: add psi=1 to"), "{notes}");
     assert!(section(&text, "ENGINES").contains("none is asked, as the flags say"));
-    let made = "note names of containers: 1 without a name: made by Docker";
-    assert!(notes.contains(made), "{notes}");
+    let note = "note names of containers: 1 without a name: made by Docker";
+    assert!(notes.contains(note), "{notes}");
     assert!(
         notes.contains("systemctl enable --now podman.socket"),
         "{notes}"
     );
 
-    let mut flags = machine("vm-v2");
+    let mut flags = fixture_flags("vm-v2");
     flags.push("--cgroup.exclude=libpod".to_owned());
-    let (text, _) = said(&check(&flags).output().unwrap());
+    let (text, _) = text_and_code(&check(&flags).output().unwrap());
     let names = section(&text, "NAMES OF CONTAINERS");
     assert!(
         names.contains("-     1 hidden by --cgroup.exclude:"),
@@ -142,7 +142,7 @@ fn a_machines_control_groups_and_those_without_a_name_are_said() {
 }
 
 #[test]
-fn a_collector_that_fails_is_wrong() {
+fn failing_collector_is_an_error() {
     let dir = TempDir::new("check-fails");
     std::fs::write(dir.0.join("loadavg"), "odd\n").unwrap();
     let flags = [
@@ -150,25 +150,25 @@ fn a_collector_that_fails_is_wrong() {
         "--collector.disable-defaults".to_owned(),
         "--collector.loadavg".to_owned(),
     ];
-    let (text, code) = said(&check(&flags).output().unwrap());
+    let (text, code) = text_and_code(&check(&flags).output().unwrap());
     assert_eq!(code, Some(1), "{text}");
-    let wrong = findings(&text, "WRONG");
+    let errors = findings(&text, "WRONG");
     assert!(
-        wrong.starts_with("WRONG host: loadavg: failed: "),
-        "{wrong}"
+        errors.starts_with("WRONG host: loadavg: failed: "),
+        "{errors}"
     );
-    assert!(wrong.contains("/loadavg:1: "), "{wrong}");
+    assert!(errors.contains("/loadavg:1: "), "{errors}");
     let summary = text.lines().next().unwrap();
     assert!(summary.contains(": 1 thing is wrong, "), "{text}");
-    // First the summary, then what is wrong, then the rest.
+    // First the summary, then the errors, then the rest.
     let third = text.lines().nth(3).unwrap();
     assert!(third.starts_with("  WRONG host: loadavg: "), "{text}");
-    // Nobody who wants no containers is told of them.
+    // Disabled containers are not mentioned.
     assert!(!text.contains("ENGINES"), "{text}");
 }
 
-/// Where nobody can be asked, and why.
-fn nobody_listens(dir: &TempDir) -> [(PathBuf, &'static str); 3] {
+/// Unreachable sockets and the expected error.
+fn dead_sockets(dir: &TempDir) -> [(PathBuf, &'static str); 3] {
     let dead = dir.0.join("dead.sock");
     drop(UnixListener::bind(&dead).unwrap());
     [
@@ -179,35 +179,35 @@ fn nobody_listens(dir: &TempDir) -> [(PathBuf, &'static str); 3] {
 }
 
 #[test]
-fn an_engine_that_cannot_be_asked_is_wrong() {
+fn unreachable_engine_is_an_error() {
     let dir = TempDir::new("check-engine");
-    for (socket, words) in nobody_listens(&dir) {
-        let mut flags = machine("vm-v2");
+    for (socket, words) in dead_sockets(&dir) {
+        let mut flags = fixture_flags("vm-v2");
         flags.pop();
         flags.push(format!("--engine.socket=unix://{}", socket.display()));
-        let (text, code) = said(&check(&flags).output().unwrap());
+        let (text, code) = text_and_code(&check(&flags).output().unwrap());
         assert_eq!(code, Some(1), "{text}");
-        let wrong = findings(&text, "WRONG");
+        let errors = findings(&text, "WRONG");
         let start = format!("WRONG engines: {}", socket.display());
-        assert!(wrong.starts_with(&start), "{wrong}");
-        assert!(wrong.contains(words), "{wrong}");
-        assert!(wrong.contains("To fix it: "), "{wrong}");
+        assert!(errors.starts_with(&start), "{errors}");
+        assert!(errors.contains(words), "{errors}");
+        assert!(errors.contains("To fix it: "), "{errors}");
     }
 }
 
 #[test]
-fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
+fn only_required_daemons_are_queried() {
     let dir = TempDir::new("check-libvirt");
     let socket = dir.0.join("sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    // One that is there and hangs up on everybody.
+    // A daemon that closes every connection.
     std::thread::spawn(move || listener.incoming().for_each(drop));
     let flags = [
         "--collector.disable-defaults".to_owned(),
         "--collector.libvirt".to_owned(),
         format!("--libvirt.uri={}", socket.display()),
     ];
-    let (text, _) = said(&check(&flags).output().unwrap());
+    let (text, _) = text_and_code(&check(&flags).output().unwrap());
     let notes = findings(&text, "note");
     assert!(notes.contains("note domains: libvirt: "), "{text}");
     assert!(notes.contains("1 part left out: "), "{text}");
@@ -215,14 +215,14 @@ fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
 }
 
 #[test]
-fn who_may_not_ask_an_engine_is_told_who_may() {
+fn engine_permission_error_has_a_fix() {
     if !rustix::process::geteuid().is_root() {
         return skip("root");
     }
     let dir = TempDir::new("check-rights");
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(&dir.0, open).unwrap();
-    // Where the binary is, that user may have no right to go.
+    // The user may have no access to the directory of the original binary.
     let binary = dir.0.join("strata_exporter");
     std::fs::copy(BINARY, &binary).unwrap();
     let socket = dir.0.join("sock");
@@ -236,20 +236,20 @@ fn who_may_not_ask_an_engine_is_told_who_may() {
             .args(["check", "--collector.disable-defaults"])
             .arg("--collector.container_engine")
             .arg(format!("--engine.socket=unix://{}", socket.display()))
-            .uid(NOBODY)
-            .gid(NOBODY)
+            .uid(NOBODY_UID)
+            .gid(NOBODY_UID)
             .stdin(Stdio::null());
-        let (text, code) = said(&command.output().unwrap());
+        let (text, code) = text_and_code(&command.output().unwrap());
         assert_eq!(code, Some(1), "{text}");
-        let wrong = findings(&text, "WRONG");
-        assert!(wrong.contains("(uid 65534) may not connect"), "{wrong}");
-        assert!(wrong.contains(fix), "{wrong}");
+        let errors = findings(&text, "WRONG");
+        assert!(errors.contains("(uid 65534) may not connect"), "{errors}");
+        assert!(errors.contains(fix), "{errors}");
     }
 }
 
-/// The flags for a fixture machine whose libvirt is there, or nobody knows where.
-fn asks_libvirt(socket: Option<&Path>) -> Vec<String> {
-    let mut flags = machine("vm-v2");
+/// Flags for a fixture machine with this libvirt socket, or without libvirt.
+fn libvirt_flags(socket: Option<&Path>) -> Vec<String> {
+    let mut flags = fixture_flags("vm-v2");
     flags.push("--collector.disable-defaults".to_owned());
     flags.push("--collector.libvirt".to_owned());
     flags.extend(socket.map(|socket| format!("--libvirt.uri=unix://{}", socket.display())));
@@ -257,8 +257,8 @@ fn asks_libvirt(socket: Option<&Path>) -> Vec<String> {
 }
 
 #[test]
-fn a_machine_without_libvirt_is_no_worse_for_it() {
-    let (text, code) = said(&check(&asks_libvirt(None)).output().unwrap());
+fn missing_libvirt_is_not_an_error() {
+    let (text, code) = text_and_code(&check(&libvirt_flags(None)).output().unwrap());
     assert_eq!(code, Some(0), "{text}");
     let domains = section(&text, "DOMAINS");
     let line = line_of(domains, "libvirt");
@@ -277,10 +277,10 @@ fn a_machine_without_libvirt_is_no_worse_for_it() {
 }
 
 #[test]
-fn a_libvirt_that_cannot_be_asked_is_wrong() {
+fn unreachable_libvirt_is_an_error() {
     let dir = TempDir::new("check-libvirt");
-    for (socket, words) in nobody_listens(&dir) {
-        let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+    for (socket, words) in dead_sockets(&dir) {
+        let (text, code) = text_and_code(&check(&libvirt_flags(Some(&socket))).output().unwrap());
         assert_eq!(code, Some(1), "{text}");
         let libvirt = findings(&text, "WRONG");
         let start = format!("WRONG libvirt: {}", socket.display());
@@ -290,18 +290,18 @@ fn a_libvirt_that_cannot_be_asked_is_wrong() {
     }
 }
 
-/// Answers as a libvirtd whose polkit lets nobody in: to the first question, which ways to
-/// authenticate there are, that it is this one, and to every other one that it may not be.
-fn lets_nobody_in(listener: &UnixListener) {
+/// Replies like a libvirtd whose polkit denies access: to the first call with the list of
+/// authentication methods, to every other call with an error.
+fn reply_access_denied(listener: &UnixListener) {
     while let Ok((mut stream, _)) = listener.accept() {
         let mut call = [0; 28];
         while stream.read_exact(&mut call).is_ok() {
             // Length, program, version, procedure, kind, serial and status.
-            let word = |at: usize| {
+            let number_at = |at: usize| {
                 let bytes = call[4 * at..].first_chunk().unwrap();
                 u32::from_be_bytes(*bytes)
             };
-            let (procedure, serial) = (word(3), word(5));
+            let (procedure, serial) = (number_at(3), number_at(5));
             let (is_error, body) = if procedure == 66 {
                 (0, vec![1, 2])
             } else {
@@ -311,19 +311,19 @@ fn lets_nobody_in(listener: &UnixListener) {
             let length = 28 + 4 * u32::try_from(body.len()).unwrap();
             let head = [length, 0x2000_8086, 1, procedure, 1, serial, is_error];
             let words = head.into_iter().chain(body);
-            let answer: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
-            stream.write_all(&answer).unwrap();
+            let reply: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
+            stream.write_all(&reply).unwrap();
         }
     }
 }
 
 #[test]
-fn who_is_not_let_in_by_libvirt_is_told_who_is() {
+fn libvirt_permission_error_has_a_fix() {
     let dir = TempDir::new("check-polkit");
     let socket = dir.0.join("sock");
     let listener = UnixListener::bind(&socket).unwrap();
-    thread::spawn(move || lets_nobody_in(&listener));
-    let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+    thread::spawn(move || reply_access_denied(&listener));
+    let (text, code) = text_and_code(&check(&libvirt_flags(Some(&socket))).output().unwrap());
     assert_eq!(code, Some(1), "{text}");
     let libvirt = findings(&text, "WRONG");
     let start = format!("WRONG libvirt: {}: no!", socket.display());
@@ -332,14 +332,14 @@ fn who_is_not_let_in_by_libvirt_is_told_who_is() {
 }
 
 #[test]
-fn a_libvirt_that_answers_says_its_version_and_its_domains() {
+fn libvirt_version_and_domain_count_are_listed() {
     let daemon = match LibvirtDaemon::start("check-answers") {
         Ok(daemon) => daemon,
         Err(what) => return skip(what),
     };
     daemon.define_minimal_domain("off");
     let socket = daemon.socket("libvirt-sock-ro");
-    let (text, code) = said(&check(&asks_libvirt(Some(&socket))).output().unwrap());
+    let (text, code) = text_and_code(&check(&libvirt_flags(Some(&socket))).output().unwrap());
     assert_eq!(code, Some(0), "{text}");
     assert!(line_of(section(&text, "DOMAINS"), "libvirt").starts_with("ok libvirt"));
     let libvirt = section(&text, "LIBVIRT");
@@ -351,10 +351,10 @@ fn a_libvirt_that_answers_says_its_version_and_its_domains() {
 }
 
 #[test]
-fn of_this_machine_something_is_said_whatever_it_is() {
+fn check_runs_on_any_host() {
     let flags = ["--engine.socket=".to_owned()];
     let output = check(&flags).output().unwrap();
-    let (text, code) = said(&output);
+    let (text, code) = text_and_code(&output);
     assert!(matches!(code, Some(0 | 1)), "{text}");
     for title in ["HOST", "CONTAINERS", "CENSUS", "ENGINES", "SANDBOX"] {
         assert!(!section(&text, title).is_empty(), "{title}");
@@ -364,13 +364,13 @@ fn of_this_machine_something_is_said_whatever_it_is() {
 
 #[test]
 fn json_has_the_findings_of_the_text() {
-    let mut flags = machine("vm-v2");
+    let mut flags = fixture_flags("vm-v2");
     let dir = TempDir::new("check-json");
     flags.push(format!(
         "--engine.socket=unix://{}/none.sock",
         dir.0.display()
     ));
-    let (text, code) = said(&check(&flags).output().unwrap());
+    let (text, code) = text_and_code(&check(&flags).output().unwrap());
     assert_eq!(code, Some(1), "{text}");
     flags.push("--json".to_owned());
     let output = check(&flags).output().unwrap();
@@ -387,23 +387,23 @@ fn json_has_the_findings_of_the_text() {
     ] {
         let start = format!("  {mark:<6}");
         let in_text = text.lines().filter(|line| line.starts_with(&start)).count();
-        let of_status = all.iter().filter(|it| it["status"] == status);
-        let of_status: Vec<_> = of_status.collect();
+        let matching = all.iter().filter(|it| it["status"] == status);
+        let matching: Vec<_> = matching.collect();
         assert!(in_text > 0, "{mark}: {text}");
-        assert_eq!(of_status.len(), in_text, "{mark}: {text}");
+        assert_eq!(matching.len(), in_text, "{mark}: {text}");
         assert_eq!(json["counts"][status], in_text, "{mark}");
-        // The first one, in words.
+        // The first finding.
         let words = format!("{} {}", findings(&text, mark), unwrapped(&text));
-        let first = of_status[0]["text"].as_str().unwrap();
+        let first = matching[0]["text"].as_str().unwrap();
         assert!(
             words.contains(first.split(", ").next().unwrap()),
             "{first}: {text}"
         );
     }
-    let wrong = all.iter().find(|it| it["status"] == "wrong").unwrap();
-    assert_eq!(wrong["area"], "engines");
+    let errors = all.iter().find(|it| it["status"] == "wrong").unwrap();
+    assert_eq!(errors["area"], "engines");
     assert!(
-        wrong["fix"]
+        errors["fix"]
             .as_str()
             .unwrap()
             .starts_with("start the engine")
@@ -416,15 +416,15 @@ fn json_has_the_findings_of_the_text() {
 }
 
 #[test]
-fn quiet_prints_only_what_is_wrong() {
-    let mut flags = machine("vm-v2");
+fn quiet_prints_only_errors() {
+    let mut flags = fixture_flags("vm-v2");
     flags.push("--quiet".to_owned());
     assert_eq!(
-        said(&check(&flags).output().unwrap()),
+        text_and_code(&check(&flags).output().unwrap()),
         (String::new(), Some(0))
     );
     flags.push("--engine.socket=unix:///nowhere/none.sock".to_owned());
-    let (text, code) = said(&check(&flags).output().unwrap());
+    let (text, code) = text_and_code(&check(&flags).output().unwrap());
     assert_eq!(code, Some(1));
     assert!(
         text.starts_with("  WRONG engines: /nowhere/none.sock"),
@@ -440,7 +440,7 @@ fn quiet_prints_only_what_is_wrong() {
 
 #[test]
 fn colours_only_where_they_are_wanted() {
-    let flags = machine("vm-v2");
+    let flags = fixture_flags("vm-v2");
     let escapes = |name: &str, value: &str| {
         let mut command = check(&flags);
         command.env_remove("NO_COLOR").env(name, value);
@@ -453,7 +453,7 @@ fn colours_only_where_they_are_wanted() {
 }
 
 #[test]
-fn a_bad_flag_is_no_finding() {
+fn invalid_flag_is_a_usage_error() {
     let output = check(&["--bad".to_owned()]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");

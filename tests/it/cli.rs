@@ -14,27 +14,27 @@ use crate::support::{
     skip,
 };
 
-fn run(words: &[&str]) -> Output {
+fn run(args: &[&str]) -> Output {
     exporter_command()
-        .args(words)
+        .args(args)
         .stdin(Stdio::null())
         .output()
         .unwrap()
 }
 
 /// What it prints when it succeeds.
-fn stdout(words: &[&str]) -> String {
-    let output = run(words);
-    assert_eq!(output.status.code(), Some(0), "{words:?}: {output:?}");
-    assert!(output.stderr.is_empty(), "{words:?}: {output:?}");
+fn stdout(args: &[&str]) -> String {
+    let output = run(args);
+    assert_eq!(output.status.code(), Some(0), "{args:?}: {output:?}");
+    assert!(output.stderr.is_empty(), "{args:?}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The one line that it prints about a wrong command line.
-fn refused(words: &[&str]) -> String {
-    let output = run(words);
-    assert_eq!(output.status.code(), Some(2), "{words:?}: {output:?}");
-    assert!(output.stdout.is_empty(), "{words:?}: {output:?}");
+fn usage_error(args: &[&str]) -> String {
+    let output = run(args);
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
+    assert!(output.stdout.is_empty(), "{args:?}: {output:?}");
     let line = String::from_utf8(output.stderr).unwrap();
     assert_eq!(line.lines().count(), 1, "{line}");
     line
@@ -123,7 +123,7 @@ fn long_help_lists_all_flags_in_groups() {
 
 #[test]
 fn help_of_a_subcommand_lists_its_own_flags() {
-    for (words, flags) in [
+    for (args, flags) in [
         (&["check"][..], &["json", "quiet"][..]),
         (&["census"], &["json"]),
         (&["top"], &["top.interval", "http.config.file"]),
@@ -133,8 +133,8 @@ fn help_of_a_subcommand_lists_its_own_flags() {
         (&["man"], &[]),
     ] {
         for help in ["-h", "--help"] {
-            let text = stdout(&[words, &[help]].concat());
-            assert_eq!(flags_of(&text), flags, "{words:?}");
+            let text = stdout(&[args, &[help]].concat());
+            assert_eq!(flags_of(&text), flags, "{args:?}");
         }
     }
     assert!(stdout(&["check", "--help"]).contains("The exit code is 0 if"));
@@ -168,11 +168,11 @@ fn server_flags_are_accepted_on_both_sides_of_check_and_census() {
 
 #[test]
 fn other_subcommands_reject_server_flags() {
-    let line = refused(&["--collector.loadavg", "top"]);
+    let line = usage_error(&["--collector.loadavg", "top"]);
     let expected = "--collector.loadavg is a flag of serve, check and census, not of top";
     assert!(line.contains(expected), "{line}");
     for subcommand in ["top", "targets", "web-config", "man"] {
-        let line = refused(&[subcommand, "--log.level=warn"]);
+        let line = usage_error(&[subcommand, "--log.level=warn"]);
         assert!(
             line.contains("unexpected argument '--log.level' found"),
             "{line}"
@@ -193,14 +193,14 @@ fn other_subcommands_reject_server_flags() {
 
 #[test]
 fn near_names_are_suggested() {
-    for (words, suggestion) in [
+    for (args, suggestion) in [
         (&["--log.levl=warn"][..], "'--log.level'"),
         (&["--no-collector.sytemd"], "'--no-collector.systemd'"),
         (&["check", "--collector.sytemd"], "'--collector.systemd'"),
         (&["chekc"], "'check'"),
         (&["top", "--top.intervall=1s"], "'--top.interval'"),
     ] {
-        let line = refused(words);
+        let line = usage_error(args);
         assert!(
             line.contains(&format!("(did you mean {suggestion}?)")),
             "{line}"
@@ -226,7 +226,7 @@ fn flags_of_cadvisor_name_ours() {
         ("--env_metadata_whitelist=x", "not supported"),
         ("--v=4", "use --log.level"),
     ] {
-        let line = refused(&[flag]);
+        let line = usage_error(&[flag]);
         let name = flag.split('=').next().unwrap();
         let expected = format!("unexpected argument '{name}' found (a flag of cAdvisor: {hint}");
         assert!(line.contains(&expected), "{line}");
@@ -321,7 +321,7 @@ fn completion_scripts_are_valid() {
             "{output:?}"
         );
     }
-    assert!(refused(&["completion", "tcsh"]).contains("[possible values: bash,"));
+    assert!(usage_error(&["completion", "tcsh"]).contains("[possible values: bash,"));
 }
 
 #[test]
@@ -432,12 +432,12 @@ fn hangup_reloads_the_web_config() {
     assert!(program.get("/-/healthy", "").is_ok());
     let mut stream = std::net::TcpStream::connect(program.address).unwrap();
     write!(stream, "GET /-/healthy HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    std::io::Read::read_to_string(&mut stream, &mut answer).unwrap();
+    let mut response = String::new();
+    std::io::Read::read_to_string(&mut stream, &mut response).unwrap();
     assert!(
-        answer
+        response
             .to_lowercase()
             .contains("x-frame-options: sameorigin"),
-        "{answer}"
+        "{response}"
     );
 }

@@ -11,10 +11,10 @@ use crate::support::server_process::{self, TempDir};
 
 /// Directories of files with secrets that only the target machine has, but that must exist for the
 /// check to pass.
-const ELSEWHERE: [&str; 2] = ["/etc/prometheus/", "/etc/caddy/"];
+const INSTALL_DIRS: [&str; 2] = ["/etc/prometheus/", "/etc/caddy/"];
 
 /// Pod labels in Prometheus' documentation; Debian builds Prometheus without Kubernetes support.
-const OF_PODS: &[&str] = &[
+const POD_LABELS: &[&str] = &[
     "__meta_kubernetes_namespace",
     "__meta_kubernetes_pod_container_port_name",
     "__meta_kubernetes_pod_container_port_number",
@@ -31,17 +31,17 @@ fn promtool_accepts_every_configuration() {
     let configurations = configurations();
     assert!(configurations.len() > 8, "{configurations:?}");
     for path in configurations {
-        let copy = Copy::of(&path);
-        let (code, said) = check(&copy.path);
-        let without_kubernetes = said.contains("field kubernetes_sd_configs not found");
-        let (code, said) = if without_kubernetes {
+        let copy = ConfigCopy::new(&path);
+        let (code, output) = check(&copy.path);
+        let without_kubernetes = output.contains("field kubernetes_sd_configs not found");
+        let (code, output) = if without_kubernetes {
             // Everything except Kubernetes service discovery.
             fs::write(&copy.path, without_pods(&copy.text)).unwrap();
             check(&copy.path)
         } else {
-            (code, said)
+            (code, output)
         };
-        assert_eq!(code, Some(0), "{}: {said}", path.display());
+        assert_eq!(code, Some(0), "{}: {output}", path.display());
     }
 }
 
@@ -50,9 +50,9 @@ fn promtool_rejects_broken_configurations() {
     if !crate::support::is_installed("promtool") {
         return crate::support::skip("promtool");
     }
-    for (name, right, wrong) in [
+    for (name, valid, invalid) in [
         ("static.yml", "scrape_interval: 15s", "scrape_interval: 15"),
-        ("tls.yml", "prometheus.key", "nobodys.key"),
+        ("tls.yml", "prometheus.key", "missing.key"),
         (
             "agent_mimir.yml",
             "scrape_configs:",
@@ -60,11 +60,11 @@ fn promtool_rejects_broken_configurations() {
         ),
         ("openstack.yml", "role: hypervisor", "role: machine"),
     ] {
-        let copy = Copy::of(&prometheus().join(name));
-        assert!(copy.text.contains(right), "{name}: {right}");
-        fs::write(&copy.path, copy.text.replace(right, wrong)).unwrap();
-        let (code, said) = check(&copy.path);
-        assert_ne!(code, Some(0), "{name}: {said}");
+        let copy = ConfigCopy::new(&prometheus().join(name));
+        assert!(copy.text.contains(valid), "{name}: {valid}");
+        fs::write(&copy.path, copy.text.replace(valid, invalid)).unwrap();
+        let (code, output) = check(&copy.path);
+        assert_ne!(code, Some(0), "{name}: {output}");
     }
 }
 
@@ -78,7 +78,7 @@ fn pod_labels_exist_in_prometheus() {
     let meta: Vec<_> = words.filter(|word| word.starts_with("__meta_")).collect();
     assert!(meta.len() > 2, "{meta:?}");
     for label in meta {
-        assert!(OF_PODS.contains(&label), "{label}");
+        assert!(POD_LABELS.contains(&label), "{label}");
     }
 }
 
@@ -96,8 +96,11 @@ fn every_scraped_path_exists() {
     assert!(found.len() >= 4, "{found:?}");
     found.push("/metrics?collect[]=pressure&collect[]=container_pressure".to_owned());
     for path in found {
-        let answer = exporter.get(&path, "text/plain;version=0.0.4").unwrap();
-        assert!(answer.contains("strata_build_info{"), "{path}: {answer}");
+        let response = exporter.get(&path, "text/plain;version=0.0.4").unwrap();
+        assert!(
+            response.contains("strata_build_info{"),
+            "{path}: {response}"
+        );
     }
 }
 
@@ -106,9 +109,9 @@ fn caddy_accepts_the_proxy_configurations() {
     if !crate::support::is_installed("caddy") || !crate::support::is_installed("openssl") {
         return crate::support::skip("caddy and openssl");
     }
-    let copy = Copy::of(&root().join("examples/Caddyfile"));
+    let copy = ConfigCopy::new(&root().join("examples/Caddyfile"));
     let dir = &copy.dir.0;
-    let made = Command::new("openssl")
+    let openssl = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt"])
         .args(["ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=test"])
         .arg("-keyout")
@@ -117,9 +120,9 @@ fn caddy_accepts_the_proxy_configurations() {
         .arg(dir.join("prometheus-ca.crt"))
         .output()
         .unwrap();
-    assert!(made.status.success(), "{made:?}");
+    assert!(openssl.status.success(), "{openssl:?}");
     let validate = || {
-        let (code, said) = server_process::run_with_input(
+        let (code, output) = server_process::run_with_input(
             Command::new("caddy")
                 .args(["validate", "--adapter", "caddyfile", "--config"])
                 .arg(&copy.path)
@@ -128,39 +131,39 @@ fn caddy_accepts_the_proxy_configurations() {
                 .env_remove("XDG_CONFIG_HOME"),
             "",
         );
-        (code == Some(0), said)
+        (code == Some(0), output)
     };
-    let (is_valid, said) = validate();
-    assert!(is_valid, "{said}");
+    let (is_valid, output) = validate();
+    assert!(is_valid, "{output}");
     fs::write(&copy.path, copy.text.replace("basicauth", "basicauht")).unwrap();
-    let (is_valid, said) = validate();
-    assert!(!is_valid, "{said}");
+    let (is_valid, output) = validate();
+    assert!(!is_valid, "{output}");
 }
 
 /// A configuration in its own directory, with the files it refers to.
-struct Copy {
+struct ConfigCopy {
     dir: TempDir,
     path: PathBuf,
     text: String,
 }
 
-impl Copy {
-    fn of(path: &Path) -> Self {
+impl ConfigCopy {
+    fn new(path: &Path) -> Self {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let of = std::thread::current();
-        let of = of.name().unwrap_or_default();
-        let dir = TempDir::new(&format!("config-{name}-{of}"));
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or_default();
+        let dir = TempDir::new(&format!("config-{name}-{thread}"));
         let mut text = fs::read_to_string(path).unwrap();
-        for elsewhere in ELSEWHERE {
-            let here = dir.0.display().to_string() + "/";
+        for install_dir in INSTALL_DIRS {
+            let copy_dir = dir.0.display().to_string() + "/";
             let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
-            for (at, _) in text.clone().match_indices(elsewhere) {
+            for (at, _) in text.clone().match_indices(install_dir) {
                 let (_, rest) = text.split_at(at);
-                let rest = rest.strip_prefix(elsewhere).unwrap_or_default();
+                let rest = rest.strip_prefix(install_dir).unwrap_or_default();
                 let file: String = rest.chars().take_while(|c| is_name(*c)).collect();
                 fs::write(dir.0.join(file), "secret\n").unwrap();
             }
-            text = text.replace(elsewhere, &here);
+            text = text.replace(install_dir, &copy_dir);
         }
         let path = dir.0.join(name);
         fs::write(&path, &text).unwrap();
@@ -176,9 +179,9 @@ fn check(path: &Path) -> (Option<i32>, String) {
         command.arg("--agent");
     }
     let output = command.output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said).into_owned();
-    (output.status.code(), said)
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (output.status.code(), text)
 }
 
 /// The text with Kubernetes service discovery replaced by a static target.
@@ -204,8 +207,8 @@ fn without_pods(text: &str) -> String {
 fn configurations() -> Vec<PathBuf> {
     let files = fs::read_dir(prometheus()).unwrap();
     let files = files.map(|file| file.unwrap().path());
-    let is_one = |path: &PathBuf| path.extension().is_some_and(|it| it == "yml");
-    let mut found: Vec<_> = files.filter(is_one).collect();
+    let is_yaml = |path: &PathBuf| path.extension().is_some_and(|it| it == "yml");
+    let mut found: Vec<_> = files.filter(is_yaml).collect();
     found.push(root().join("examples/compose/prometheus.yml"));
     found.sort();
     found

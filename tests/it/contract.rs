@@ -20,7 +20,7 @@ const SHARED: (&str, [&str; 2]) = ("node_cpu_frequency_hertz", ["cpu", "cpufreq"
 /// Metrics that no fixture machine exposes: they come from netlink, exist only on mainframes, need
 /// a flag that excludes another family, need two scrapes, or need the sampler. Each is tested
 /// beside its collector.
-const ELSEWHERE: &[&str] = &[
+const NOT_IN_FIXTURES: &[&str] = &[
     "container_cpu_load_average_10s",
     "container_cpu_load_d_average_10s",
     "container_cpu_usage_percent",
@@ -61,10 +61,10 @@ fn described() -> impl Iterator<Item = (&'static str, &'static Desc)> {
     let own = scrape::SCRAPE_METRICS
         .iter()
         .chain(self_metrics::SELF_METRICS);
-    of_collectors().chain(own.map(|desc| ("", *desc)))
+    collector_descs().chain(own.map(|desc| ("", *desc)))
 }
 
-fn of_collectors() -> impl Iterator<Item = (&'static str, &'static Desc)> {
+fn collector_descs() -> impl Iterator<Item = (&'static str, &'static Desc)> {
     collectors::ALL
         .iter()
         .flat_map(|entry| entry.metrics.iter().map(|desc| (entry.name, *desc)))
@@ -91,7 +91,11 @@ fn stem(desc: &Desc) -> &str {
 fn collector_names_are_unique() {
     let mut seen = BTreeSet::new();
     for entry in collectors::ALL {
-        assert!(seen.insert(entry.name), "{} is there twice", entry.name);
+        assert!(
+            seen.insert(entry.name),
+            "duplicate collector {}",
+            entry.name
+        );
         assert!(!entry.about.ends_with('.'), "{}", entry.about);
     }
 }
@@ -134,7 +138,7 @@ fn metric_and_label_names_are_valid() {
             );
             assert!(
                 !matches!(*label, "job" | "instance" | "le" | "quantile"),
-                "{name}: {label} is taken"
+                "{name}: {label} is a reserved label"
             );
             assert!(labels.insert(label), "{name} has {label} twice");
         }
@@ -173,9 +177,9 @@ async fn every_described_metric_is_exercised() {
         // Labels distinguish the two metrics that share a name.
         seen.extend(descs.filter_map(|f| f.desc.map(|desc| (desc.name, desc.labels))));
     }
-    let missing: Vec<_> = of_collectors()
+    let missing: Vec<_> = collector_descs()
         .filter(|(collector, _)| !crate::support::NOT_IN_FIXTURES.contains(collector))
-        .filter(|(_, desc)| !ELSEWHERE.contains(&desc.name))
+        .filter(|(_, desc)| !NOT_IN_FIXTURES.contains(&desc.name))
         .filter(|(_, desc)| !seen.contains(&(desc.name, desc.labels)))
         .map(|(collector, desc)| format!("{collector}: {}", desc.name))
         .collect();
@@ -193,7 +197,7 @@ async fn series_are_unique() {
                     let series = format!("{}{}{{{labels}}}", family.name, part.suffix());
                     assert!(
                         !seen.contains(&series),
-                        "{machine}: {series} is there twice"
+                        "{machine}: duplicate series {series}"
                     );
                     seen.insert(series);
                 }
@@ -213,7 +217,7 @@ async fn every_family_has_one_header() {
             for head in body.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
                 let (name, _) = head.split_once(' ').unwrap_or((head, ""));
                 assert!(is_name(name), "{machine}: {head}");
-                assert!(seen.insert(name), "{machine}: {head} is there twice");
+                assert!(seen.insert(name), "{machine}: duplicate header {head}");
             }
         }
     }

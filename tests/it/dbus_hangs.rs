@@ -31,10 +31,10 @@ fn hanging_bus_costs_one_deadline_and_leaks_nothing() {
     }
     let socket = std::env::temp_dir().join(format!("strata-hung-bus-{}", std::process::id()));
     let listener = UnixListener::bind(&socket).unwrap();
-    let (held, connections) = mpsc::channel();
+    let (sender, connections) = mpsc::channel();
     thread::spawn(move || {
         for connection in listener.incoming() {
-            held.send(connection).unwrap();
+            sender.send(connection).unwrap();
         }
     });
     let child = Command::new(std::env::current_exe().unwrap())
@@ -43,8 +43,8 @@ fn hanging_bus_costs_one_deadline_and_leaks_nothing() {
         .output()
         .unwrap();
     fs::remove_file(socket).unwrap();
-    let said = String::from_utf8_lossy(&child.stdout);
-    assert!(child.status.success(), "{said}");
+    let output = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success(), "{output}");
     // Six scrapes of two collectors, each of which connected in every scrape.
     assert_eq!(connections.try_iter().count(), 12);
 }
@@ -78,8 +78,8 @@ fn scrape_six_times() {
         assert!(took < DEADLINE * 5, "a scrape took {took:?}");
         let load = families
             .iter()
-            .any(|of| of.iter().any(|family| family.name == "node_load1"));
-        assert!(load, "the bus took the others with it");
+            .any(|metrics| metrics.iter().any(|family| family.name == "node_load1"));
+        assert!(load, "the bus failure affected other collectors");
         // The collectors finish shortly after the scrape stops waiting.
         thread::sleep(DEADLINE);
     };

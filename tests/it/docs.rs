@@ -113,12 +113,12 @@ fn relative_links_and_anchors_are_valid() {
 #[test]
 fn documented_flags_exist() {
     let command = cli::command(collectors::ALL);
-    let of_subcommands = command
+    let subcommand_flags = command
         .get_subcommands()
         .flat_map(clap::Command::get_arguments);
-    let known: BTreeSet<_> = command
+    let known_flags: BTreeSet<_> = command
         .get_arguments()
-        .chain(of_subcommands)
+        .chain(subcommand_flags)
         .filter_map(|it| it.get_long())
         .collect();
     let mut checked = 0;
@@ -139,7 +139,7 @@ fn documented_flags_exist() {
                 && !after.starts_with(['…', '*'])
                 && !flag.starts_with(OTHER_FLAGS);
             if is_exact {
-                assert!(known.contains(flag), "{}: --{flag}", file.display());
+                assert!(known_flags.contains(flag), "{}: --{flag}", file.display());
                 checked += 1;
             }
         }
@@ -211,11 +211,11 @@ fn anchor_names(text: &str) -> BTreeSet<String> {
         if heading.len() == line.len() || !heading.starts_with(' ') {
             continue;
         }
-        let kept = heading
+        let chars = heading
             .trim()
             .chars()
             .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
-        let name: String = kept.collect::<String>().to_lowercase().replace(' ', "-");
+        let name: String = chars.collect::<String>().to_lowercase().replace(' ', "-");
         let mut unique = name.clone();
         let mut count = 0;
         while !names.insert(unique.clone()) {

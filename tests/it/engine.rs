@@ -24,7 +24,7 @@ const LONG: Duration = Duration::from_secs(3600);
 /// Elapses soon enough for a test to wait for it.
 const SHORT: Duration = Duration::from_millis(100);
 /// Time in which a working engine nearly always replies.
-const SOON: Duration = Duration::from_millis(300);
+const SHORT_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Waits long for replies and before it reconnects.
 const PATIENT: EngineIntervals = EngineIntervals {
@@ -46,8 +46,8 @@ const PATIENT: EngineIntervals = EngineIntervals {
 
 /// Short timeouts for replies.
 const IMPATIENT: EngineIntervals = EngineIntervals {
-    request_timeout: SOON,
-    first_list_timeout: SOON,
+    request_timeout: SHORT_TIMEOUT,
+    first_list_timeout: SHORT_TIMEOUT,
     ..PATIENT
 };
 
@@ -86,9 +86,9 @@ impl Followed {
 
     /// The only engine, if it is known yet.
     fn engine(&self) -> Option<Arc<Engine>> {
-        let known = self.engines.engines();
-        assert!(known.len() < 2, "{known:#?}");
-        known.first().cloned()
+        let engines = self.engines.engines();
+        assert!(engines.len() < 2, "{engines:#?}");
+        engines.first().cloned()
     }
 
     fn until(&self, what: &str, is: impl Fn(&Engine) -> bool) -> Arc<Engine> {
@@ -96,7 +96,7 @@ impl Followed {
     }
 
     fn until_up(&self) -> Arc<Engine> {
-        self.until("an engine that is followed", |engine| engine.up)
+        self.until("a connected engine", |engine| engine.up)
     }
 
     /// Waits until the engine is down for this reason.
@@ -110,12 +110,16 @@ impl Followed {
     fn until_container(
         &self,
         what: &str,
-        of: &FakeContainer,
+        container: &FakeContainer,
         is: impl Fn(&Container) -> bool,
     ) -> Arc<Container> {
         wait_until(what, || {
             let engine = self.engine()?;
-            engine.containers.get(&of.id).filter(|it| is(it)).cloned()
+            engine
+                .containers
+                .get(&container.id)
+                .filter(|it| is(it))
+                .cloned()
         })
     }
 }
@@ -133,7 +137,7 @@ fn names(engine: &Engine) -> Vec<&str> {
     all.map(|container| container.name.as_str()).collect()
 }
 
-/// Paths that an engine must answer before it counts as up.
+/// Endpoints that must respond before an engine counts as up.
 const FIRST: [&str; 4] = ["/version", "/events", "/containers/json", "/info"];
 
 // Invalid responses.
@@ -143,9 +147,9 @@ fn engine_with_status_500_is_down_until_it_recovers() {
     for path in ["/version", "/events", "/containers/json"] {
         let fake = FakeEngine::docker("500");
         fake.set_containers(&[FakeContainer::running('a', "web")]);
-        let sick = Reply::Status(500, json!({"message": "the disk\nis full"}).to_string());
+        let failing = Reply::Status(500, json!({"message": "the disk\nis full"}).to_string());
         let version = json!({"Version": "1", "ApiVersion": "1.41"});
-        fake.set_reply(path, sick);
+        fake.set_reply(path, failing);
         let followed = Followed::one(&fake, PATIENT);
         followed.until_down("500: the disk is full");
 
@@ -271,12 +275,15 @@ fn response_of_100_mb_is_not_read_to_the_end() {
             ..PATIENT
         };
         let followed = Followed::one(&fake, timing);
-        let taken = wait_until("somebody who hangs up", || {
-            let (taken, turned_away) = fake.flooded();
-            assert!(taken < MUCH, "{path} {text}");
-            (turned_away > 0).then_some(taken)
+        let sent_bytes = wait_until("a closed connection", || {
+            let (sent_bytes, disconnects) = fake.flooded();
+            assert!(sent_bytes < MUCH, "{path} {text}");
+            (disconnects > 0).then_some(sent_bytes)
         });
-        assert!(taken < most, "{path} {text}: {taken} bytes were read");
+        assert!(
+            sent_bytes < most,
+            "{path} {text}: {sent_bytes} bytes were read"
+        );
         followed.until(&format!("a reason for {path} {text}"), |engine| {
             let error = engine.error.as_deref().unwrap_or_default();
             error.contains("too large")
@@ -441,32 +448,34 @@ fn symlinked_socket_is_the_same_engine() {
     // Two engines until the dangling symbolic link resolves to the other's socket.
     let followed = Followed::at(&[&fake.socket_path(), &dangling], PATIENT);
     wait_until("two engines", || {
-        let known = followed.engines.engines();
-        (known.len() == 2 && known.iter().any(|it| it.up)).then_some(())
+        let engines = followed.engines.engines();
+        (engines.len() == 2 && engines.iter().any(|it| it.up)).then_some(())
     });
     std::fs::remove_file(&dangling).unwrap();
     std::os::unix::fs::symlink(fake.socket_path(), &dangling).unwrap();
     wait_until("one engine", || {
-        let known = followed.engines.engines();
-        (known.len() == 1 && known[0].socket == fake.socket_path()).then_some(())
+        let engines = followed.engines.engines();
+        (engines.len() == 1 && engines[0].socket == fake.socket_path()).then_some(())
     });
 }
 
 #[test]
 fn failing_engine_does_not_affect_another() {
-    let (well, sick) = (FakeEngine::docker("well"), FakeEngine::docker("sick"));
+    let (healthy, failing) = (FakeEngine::docker("healthy"), FakeEngine::docker("failing"));
     let web = FakeContainer::running('a', "web");
-    well.set_containers(std::slice::from_ref(&web));
-    sick.set_containers(std::slice::from_ref(&web));
+    healthy.set_containers(std::slice::from_ref(&web));
+    failing.set_containers(std::slice::from_ref(&web));
     for path in FIRST {
-        sick.set_reply(path, Reply::Hang);
+        failing.set_reply(path, Reply::Hang);
     }
-    let followed = Followed::at(&[&sick.socket_path(), &well.socket_path()], IMPATIENT);
-    wait_until("the one that is well", || {
-        let known = followed.engines.engines();
-        let of = |fake: &FakeEngine| known.iter().find(|it| it.socket == fake.socket_path());
-        let (well, sick) = (of(&well)?, of(&sick)?);
-        (well.up && !sick.up && sick.error.is_some()).then(|| assert_eq!(names(well), ["web"]))
+    let followed = Followed::at(&[&failing.socket_path(), &healthy.socket_path()], IMPATIENT);
+    wait_until("the healthy engine", || {
+        let engines = followed.engines.engines();
+        let find_engine =
+            |fake: &FakeEngine| engines.iter().find(|it| it.socket == fake.socket_path());
+        let (healthy, failing) = (find_engine(&healthy)?, find_engine(&failing)?);
+        (healthy.up && !failing.up && failing.error.is_some())
+            .then(|| assert_eq!(names(healthy), ["web"]))
     });
 }
 
@@ -478,15 +487,15 @@ fn two_engines_may_have_the_same_container() {
     other.set_containers(std::slice::from_ref(&web));
     let followed = Followed::at(&[&one.socket_path(), &other.socket_path()], PATIENT);
     wait_until("both", || {
-        let known = followed.engines.engines();
-        let all_up = known.len() == 2 && known.iter().all(|it| it.up);
-        all_up.then(|| assert!(known.iter().all(|it| names(it) == ["web"])))
+        let engines = followed.engines.engines();
+        let all_up = engines.len() == 2 && engines.iter().all(|it| it.up);
+        all_up.then(|| assert!(engines.iter().all(|it| names(it) == ["web"])))
     });
     // Events of one engine do not affect the other's container.
     one.send_event(&web.event_json("pause", &[]));
     wait_until("a pause", || {
-        let known = followed.engines.engines();
-        let states: Vec<_> = known
+        let engines = followed.engines.engines();
+        let states: Vec<_> = engines
             .iter()
             .map(|it| it.containers[&web.id].state)
             .collect();
@@ -503,8 +512,8 @@ fn container_state_follows_events() {
     fake.set_containers(std::slice::from_ref(&web));
     let followed = Followed::one(&fake, PATIENT);
     let engine = followed.until_up();
-    let asked = fake.request_count(&format!("/containers/{}/json", web.id));
-    assert_eq!(asked, 1);
+    let requests_before = fake.request_count(&format!("/containers/{}/json", web.id));
+    assert_eq!(requests_before, 1);
     let container = &engine.containers[&web.id];
     assert_eq!(container.pid, Some(4001));
     assert_eq!(container.image, "nginx:1.27");
@@ -515,13 +524,13 @@ fn container_state_follows_events() {
     fake.send_event(&web.event_json("pause", &[]));
     followed.until_container("a pause", &web, |it| it.state == ContainerState::Paused);
     fake.send_event(&web.event_json("unpause", &[]));
-    followed.until_container("the end of it", &web, |it| {
+    followed.until_container("a running state", &web, |it| {
         it.state == ContainerState::Running
     });
     fake.send_event(&web.event_json("health_status: healthy", &[]));
     followed.until_container("health", &web, |it| it.health == Some(Health::Healthy));
     fake.send_event(&web.event_json("oom", &[]));
-    followed.until_container("a lack of memory", &web, |it| it.oom_events == 1);
+    followed.until_container("an OOM event", &web, |it| it.oom_events == 1);
     fake.send_event(&web.event_json("die", &[("exitCode", "137")]));
     let dead = followed.until_container("an end", &web, |it| it.state == ContainerState::Exited);
     assert_eq!(
@@ -554,7 +563,7 @@ fn container_state_follows_events() {
 
 #[test]
 fn created_container_is_inspected() {
-    let fake = FakeEngine::docker("made");
+    let fake = FakeEngine::docker("created");
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
     let mut web = FakeContainer::running('a', "web");
@@ -562,8 +571,11 @@ fn created_container_is_inspected() {
     web.pid = 0;
     fake.set_containers(std::slice::from_ref(&web));
     fake.send_event(&web.event_json("create", &[]));
-    let made = followed.until_container("a container", &web, |_| true);
-    assert_eq!((made.state, made.pid), (ContainerState::Created, None));
+    let created = followed.until_container("a container", &web, |_| true);
+    assert_eq!(
+        (created.state, created.pid),
+        (ContainerState::Created, None)
+    );
 }
 
 #[test]
@@ -622,7 +634,7 @@ fn failed_inspect_affects_only_its_container() {
     ] {
         fake.set_reply(&path, reply);
         let followed = Followed::one(&fake, IMPATIENT);
-        let engine = followed.until("one that is described", |engine| {
+        let engine = followed.until("an inspected container", |engine| {
             let web = engine.containers.get(&web.id);
             let error = engine.error.as_deref().unwrap_or_default();
             let is_odd = error.ends_with("(bbbbbbbbbbbb)");
@@ -640,7 +652,7 @@ fn events_during_the_listing_are_applied() {
         FakeContainer::running('a', "web"),
         FakeContainer::running('b', "gone"),
     );
-    let young = FakeContainer::running('c', "young");
+    let new_container = FakeContainer::running('c', "young");
     fake.set_containers(&[web.clone(), gone.clone()]);
     fake.hold_replies("/containers/json");
     let followed = Followed::one(&fake, PATIENT);
@@ -651,11 +663,11 @@ fn events_during_the_listing_are_applied() {
     let list = |all: &[&FakeContainer]| {
         fake.set_containers(&all.iter().map(|it| (*it).clone()).collect::<Vec<_>>());
     };
-    list(&[&web, &young]);
+    list(&[&web, &new_container]);
     fake.send_event(&gone.event_json("destroy", &[]));
-    fake.send_event(&young.event_json("create", &[]));
+    fake.send_event(&new_container.event_json("create", &[]));
     fake.release_replies("/containers/json");
-    followed.until("what there is now", |engine| {
+    followed.until("the current containers", |engine| {
         names(engine) == ["web", "young"]
     });
 }
@@ -674,7 +686,7 @@ fn periodic_resync_corrects_missed_events() {
     web.name = "shop".to_owned();
     (web.state, web.pid, web.exit_code) = ("exited", 0, 7);
     fake.set_containers(std::slice::from_ref(&web));
-    let engine = followed.until("what there is", |engine| names(engine) == ["shop"]);
+    let engine = followed.until("the current containers", |engine| names(engine) == ["shop"]);
     assert_eq!(engine.connections, 1);
     followed.until_container("its end", &web, |it| it.exit_code == Some(7));
 }
@@ -684,28 +696,31 @@ fn unknown_container_is_inspected_once() {
     let fake = FakeEngine::docker("seen");
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
-    let (here, not) = (
+    let (listed, not) = (
         FakeContainer::running('a', "web"),
         FakeContainer::running('b', "other's"),
     );
-    fake.set_containers(std::slice::from_ref(&here));
+    fake.set_containers(std::slice::from_ref(&listed));
     for _ in 0..20 {
-        followed.engines.request_inspect(&here.id);
+        followed.engines.request_inspect(&listed.id);
         followed.engines.request_inspect(&not.id);
         followed.engines.request_inspect("../../images/json");
         followed.engines.request_inspect("");
     }
-    let found = followed.until_container("a container", &here, |_| true);
+    let found = followed.until_container("a container", &listed, |_| true);
     assert_eq!(found.name, "web");
-    let paths = [&here, &not].map(|it| format!("/containers/{}/json", it.id));
-    wait_until("both questions", || {
-        let asked = paths.each_ref().map(|path| fake.request_count(path));
-        assert!(asked.iter().all(|n| *n <= 1), "{asked:?}");
-        (asked == [1, 1]).then_some(())
+    let paths = [&listed, &not].map(|it| format!("/containers/{}/json", it.id));
+    wait_until("both inspect requests", || {
+        let requests_before = paths.each_ref().map(|path| fake.request_count(path));
+        assert!(
+            requests_before.iter().all(|n| *n <= 1),
+            "{requests_before:?}"
+        );
+        (requests_before == [1, 1]).then_some(())
     });
     followed.engines.request_inspect(&not.id);
-    fake.send_event(&here.event_json("pause", &[]));
-    followed.until_container("a pause", &here, |it| it.state == ContainerState::Paused);
+    fake.send_event(&listed.event_json("pause", &[]));
+    followed.until_container("a pause", &listed, |it| it.state == ContainerState::Paused);
     let all = fake.requests();
     assert_eq!(all.len(), FIRST.len() + 1 + 2, "{all:#?}");
 }
@@ -717,25 +732,25 @@ fn slow_engine_gets_few_requests_despite_many_events() {
     fake.set_containers(std::slice::from_ref(&web));
     let followed = Followed::one(&fake, PATIENT);
     followed.until_up();
-    let asked = fake.requests().len();
+    let requests_before = fake.requests().len();
     fake.hold_replies("/images/json");
     for at in 0..100 {
-        let mut young = FakeContainer::running('b', "young");
-        young.id = format!("{at:064x}");
-        fake.hold_replies(&format!("/containers/{}/json", young.id));
-        fake.send_event(&young.event_json("create", &[]));
+        let mut new_container = FakeContainer::running('b', "young");
+        new_container.id = format!("{at:064x}");
+        fake.hold_replies(&format!("/containers/{}/json", new_container.id));
+        fake.send_event(&new_container.event_json("create", &[]));
         fake.send_event(&json!({"Type": "image", "Action": "tag"}));
         // The removed container is not waited for, but its request is still pending.
-        fake.send_event(&young.event_json("destroy", &[]));
+        fake.send_event(&new_container.event_json("destroy", &[]));
         let pause = if at % 2 == 0 { "pause" } else { "unpause" };
         fake.send_event(&web.event_json(pause, &[]));
     }
     // Events are applied in order; each batch of requests had its time.
     followed.until("all events", |engine| engine.events == 400);
     wait_until("questions", || {
-        (fake.requests().len() > asked).then_some(())
+        (fake.requests().len() > requests_before).then_some(())
     });
-    let containers = fake.requests().split_off(asked);
+    let containers = fake.requests().split_off(requests_before);
     let images = containers.iter().filter(|it| it.contains("/images/"));
     let images = images.count();
     assert!(
@@ -788,7 +803,7 @@ fn labels_are_kept_if_selected_and_not_too_long() {
 
 #[test]
 fn api_version_is_negotiated() {
-    for (most, least, spoken) in [
+    for (most, least, negotiated) in [
         ("1.41", "1.12", "1.41"),
         ("1.52", "1.44", "1.52"),
         // Newer than this client, but still supports the client's version,
@@ -804,10 +819,10 @@ fn api_version_is_negotiated() {
         }));
         let followed = Followed::one(&fake, PATIENT);
         let engine = followed.until_up();
-        assert_eq!(engine.api_version.as_deref(), Some(spoken));
+        assert_eq!(engine.api_version.as_deref(), Some(negotiated));
         assert_eq!(engine.kind, Some(EngineKind::Docker));
         for request in fake.requests() {
-            let is_versioned = request.starts_with(&format!("/v{spoken}/"));
+            let is_versioned = request.starts_with(&format!("/v{negotiated}/"));
             assert!(is_versioned || request == "/version", "{request}");
         }
     }
@@ -877,7 +892,7 @@ fn podman_dialect_is_understood() {
         assert_eq!(dead.exit_code, Some(137));
         fake.set_containers(std::slice::from_ref(&odd));
         fake.send_event(&web.event_json("remove", &[]));
-        followed.until("one less", |engine| names(engine) == ["odd"]);
+        followed.until("a removed container", |engine| names(engine) == ["odd"]);
         assert_eq!(followed.engine().unwrap().connections, 1);
     }
 }
@@ -977,7 +992,7 @@ fn disk_usage_request_has_a_timeout_and_runs_once() {
     fake.set_reply("/system/df", disk(7));
     fake.hold_replies("/system/df");
     let followed = followed_for_sizes(&fake, Duration::from_millis(1), LONG);
-    wait_until("a question", || {
+    wait_until("a request", || {
         (fake.request_count("/system/df") == 1).then_some(())
     });
     // Meanwhile events are processed and no second request is sent.
@@ -1010,7 +1025,7 @@ fn disk_usage_is_not_retried_at_once_after_reconnect() {
     let fake = FakeEngine::docker("sizes-lost");
     fake.set_reply("/system/df", Reply::Hang);
     let followed = followed_for_sizes(&fake, LONG, LONG);
-    wait_until("a question", || {
+    wait_until("a request", || {
         (fake.request_count("/system/df") == 1).then_some(())
     });
     for connections in 2..5 {
@@ -1065,40 +1080,40 @@ fn exporter(fake: &FakeEngine) -> ServerProcess {
     ServerProcess::start_exporter(&flags, fake.dir())
 }
 
-fn value(page: &str, series: &str) -> Option<String> {
-    let mut lines = page.lines();
+fn value(metrics: &str, series: &str) -> Option<String> {
+    let mut lines = metrics.lines();
     lines.find_map(|line| Some(line.strip_prefix(series)?.rsplit(' ').next()?.to_owned()))
 }
 
 #[test]
 fn scrape_makes_no_engine_request() {
     let fake = FakeEngine::docker("scrape");
-    // Both have cgroups on this machine; the engine knows one.
+    // Both have cgroups on this machine; the engine lists one.
     let mut web = FakeContainer::running('a', "web");
     web.id = "3f4e5d6c7b8a99887766554433221100ffeeddccbbaa00112233445566778899".to_owned();
     let other = "a1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d7e8f90";
     fake.set_containers(std::slice::from_ref(&web));
     let exporter = exporter(&fake);
-    wait_until("what the engine said", || {
-        let page = exporter.metrics_text();
-        let up = value(&page, "strata_engine_up{")?;
-        let has_images = value(&page, "census_images ").is_some();
-        (up == "1" && has_images && page.contains("name=\"web\"")).then_some(())
+    wait_until("engine data", || {
+        let metrics = exporter.metrics_text();
+        let up = value(&metrics, "strata_engine_up{")?;
+        let has_images = value(&metrics, "census_images ").is_some();
+        (up == "1" && has_images && metrics.contains("name=\"web\"")).then_some(())
     });
     // The first scrape found the cgroup of a container that the engine had not listed.
     let path = format!("/containers/{other}/json");
-    wait_until("a question about it", || {
+    wait_until("an inspect request", || {
         exporter.metrics_text();
         (fake.request_count(&path) == 1).then_some(())
     });
-    let asked = fake.requests();
+    let requests_before = fake.requests();
     for _ in 0..20 {
-        let page = exporter.metrics_text();
-        assert!(page.contains("container_cpu_usage_seconds_total{"));
-        assert!(page.contains("name=\"web\""));
-        assert!(value(&page, "census_images ").is_some());
+        let metrics = exporter.metrics_text();
+        assert!(metrics.contains("container_cpu_usage_seconds_total{"));
+        assert!(metrics.contains("name=\"web\""));
+        assert!(value(&metrics, "census_images ").is_some());
     }
-    assert_eq!(fake.requests(), asked);
+    assert_eq!(fake.requests(), requests_before);
 }
 
 #[test]
@@ -1118,20 +1133,22 @@ fn failing_engine_costs_only_names() {
             fake.set_reply(path, reply.clone());
         }
         let exporter = exporter(&fake);
-        wait_until("a question", || {
+        wait_until("a request", || {
             (fake.request_count("/version") > 0).then_some(())
         });
-        let page = exporter.metrics_text();
-        assert_eq!(value(&page, "strata_engine_up{").as_deref(), Some("0"));
-        assert!(value(&page, "node_load1 ").is_some());
-        assert!(value(&page, "node_memory_MemTotal_bytes ").is_some());
-        assert!(page.contains("container_cpu_usage_seconds_total{"));
+        let metrics = exporter.metrics_text();
+        assert_eq!(value(&metrics, "strata_engine_up{").as_deref(), Some("0"));
+        assert!(value(&metrics, "node_load1 ").is_some());
+        assert!(value(&metrics, "node_memory_MemTotal_bytes ").is_some());
+        assert!(metrics.contains("container_cpu_usage_seconds_total{"));
         let is_failure = |line: &&str| {
             line.starts_with("node_scrape_collector_success{") && line.ends_with(" 0")
         };
-        let as_always: Vec<&str> = golden.lines().filter(is_failure).collect();
-        let failed = page.lines().filter(is_failure);
-        let failed: Vec<_> = failed.filter(|line| !as_always.contains(line)).collect();
+        let expected_failures: Vec<&str> = golden.lines().filter(is_failure).collect();
+        let failed = metrics.lines().filter(is_failure);
+        let failed: Vec<_> = failed
+            .filter(|line| !expected_failures.contains(line))
+            .collect();
         let without = ["census", "census_images"]
             .map(|it| format!("node_scrape_collector_success{{collector=\"{it}\"}} 0"));
         assert_eq!(failed, without);
@@ -1152,12 +1169,12 @@ fn container_labels_are_exposed_unchanged() {
     .into();
     fake.set_containers(std::slice::from_ref(&web));
     let exporter = exporter(&fake);
-    let page = wait_until("a name", || {
-        let page = exporter.metrics_text();
-        page.contains("name=\"web\"").then_some(page)
+    let metrics = wait_until("a name", || {
+        let metrics = exporter.metrics_text();
+        metrics.contains("name=\"web\"").then_some(metrics)
     });
     let label = r#"container_label_com_docker_compose_project="say \"hi\"\nand \\ go""#;
-    assert!(page.contains(label), "{page}");
-    assert!(!page.contains("xxxxx"));
-    assert!(!page.contains("hush"));
+    assert!(metrics.contains(label), "{metrics}");
+    assert!(!metrics.contains("xxxxx"));
+    assert!(!metrics.contains("hush"));
 }

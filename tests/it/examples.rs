@@ -13,7 +13,7 @@ use serde_json::Value;
 const EXPOSURE: u32 = 20;
 
 /// Service keys of the Compose specification that are in use here.
-const OF_SERVICES: &[&str] = &[
+const SERVICE_KEYS: &[&str] = &[
     "build",
     "cap_drop",
     "command",
@@ -37,12 +37,12 @@ fn systemd_accepts_the_units() {
         return crate::support::skip("systemd-analyze");
     }
     let units = Units::new("units");
-    let (code, said) = units.verify();
-    assert_eq!((code, said.as_str()), (Some(0), ""));
+    let (code, output) = units.verify();
+    assert_eq!((code, output.as_str()), (Some(0), ""));
     for drop_in in ["unprivileged.conf", "own-port.conf"] {
         units.add(drop_in);
-        let (code, said) = units.verify();
-        assert_eq!((code, said.as_str()), (Some(0), ""), "{drop_in}");
+        let (code, output) = units.verify();
+        assert_eq!((code, output.as_str()), (Some(0), ""), "{drop_in}");
     }
 }
 
@@ -53,8 +53,8 @@ fn systemd_rejects_a_broken_unit() {
     }
     let units = Units::new("wrong-units");
     units.change("ProtectSystem=strict", "ProtectSystem=stricter");
-    let (_, said) = units.verify();
-    assert!(said.contains("stricter"), "{said}");
+    let (_, output) = units.verify();
+    assert!(output.contains("stricter"), "{output}");
 }
 
 #[test]
@@ -63,16 +63,16 @@ fn service_exposure_level_is_low() {
         return crate::support::skip("systemd-analyze");
     }
     let units = Units::new("exposure");
-    let (code, said) = units.exposure();
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = units.exposure();
+    assert_eq!(code, Some(0), "{output}");
     units.add("unprivileged.conf");
-    let (code, said) = units.exposure();
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = units.exposure();
+    assert_eq!(code, Some(0), "{output}");
     units.change("ProtectSystem=strict", "ProtectSystem=no");
     units.change("SystemCallFilter=~", "SystemCallFilter=");
     units.change("PrivateDevices=yes", "PrivateDevices=no");
-    let (code, said) = units.exposure();
-    assert_ne!(code, Some(0), "{said}");
+    let (code, output) = units.exposure();
+    assert_ne!(code, Some(0), "{output}");
 }
 
 #[test]
@@ -86,14 +86,14 @@ fn cloud_init_accepts_the_user_data() {
         server_process::run_with_input(&mut command, "")
     };
     let path = example("cloud-init/user-data.yaml");
-    let (code, said) = schema(&path);
-    assert_eq!(code, Some(0), "{said}");
+    let (code, output) = schema(&path);
+    assert_eq!(code, Some(0), "{output}");
     let dir = TempDir::new("user-data");
-    let wrong = dir.0.join("user-data.yaml");
+    let invalid = dir.0.join("user-data.yaml");
     let text = fs::read_to_string(path).unwrap();
-    fs::write(&wrong, text.replace("permissions:", "permission:")).unwrap();
-    let (code, said) = schema(&wrong);
-    assert_ne!(code, Some(0), "{said}");
+    fs::write(&invalid, text.replace("permissions:", "permission:")).unwrap();
+    let (code, output) = schema(&invalid);
+    assert_ne!(code, Some(0), "{output}");
 }
 
 #[test]
@@ -104,8 +104,8 @@ fn user_data_scripts_have_valid_syntax() {
     for file in files {
         let text = file["content"].as_str().unwrap();
         if text.starts_with("#!/bin/sh\n") {
-            let (code, said) = server_process::run_with_input(Command::new("sh").arg("-n"), text);
-            assert_eq!(code, Some(0), "{said}");
+            let (code, output) = server_process::run_with_input(Command::new("sh").arg("-n"), text);
+            assert_eq!(code, Some(0), "{output}");
             scripts.push(file["path"].as_str().unwrap());
         }
     }
@@ -126,22 +126,22 @@ fn registration_accepts_only_the_sender_with_valid_labels() {
     fs::write(&program, "#!/bin/sh\necho \"$@\"\n").unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(&program, mode).unwrap();
-    let register = |said: &str| {
+    let register = |command_line: &str| {
         server_process::run_with_input(
             Command::new("bash")
                 .arg(example("cloud-init/register-target"))
                 .env("PATH", format!("{}:/usr/bin:/bin", dir.0.display()))
-                .env("SSH_ORIGINAL_COMMAND", said)
+                .env("SSH_ORIGINAL_COMMAND", command_line)
                 .env("SSH_CONNECTION", "192.0.2.7 50000 192.0.2.1 22"),
             "",
         )
     };
-    let (code, said) = register("192.0.2.7:9100 i-1 shop p-1");
-    let wanted = "targets add --file /etc/prometheus/targets/instances.json --replace \
+    let (code, output) = register("192.0.2.7:9100 i-1 shop p-1");
+    let expected = "targets add --file /etc/prometheus/targets/instances.json --replace \
                   192.0.2.7:9100 --label instance_id=i-1 --label service_id=shop \
                   --label project_id=p-1\n";
-    assert_eq!((code, said.as_str()), (Some(0), wanted));
-    for wrong in [
+    assert_eq!((code, output.as_str()), (Some(0), expected));
+    for invalid in [
         "",
         "192.0.2.8:9100 i-1 shop p-1",
         "192.0.2.7:22 i-1 shop p-1",
@@ -151,8 +151,8 @@ fn registration_accepts_only_the_sender_with_valid_labels() {
         "192.0.2.7:9100 i-1 CI_MISSING_JINJA_VAR/meta p-1",
         "192.0.2.7:9100 i-1 shop --file=/etc/passwd",
     ] {
-        let (code, said) = register(wrong);
-        assert_eq!(code, Some(2), "{wrong}: {said}");
+        let (code, output) = register(invalid);
+        assert_eq!(code, Some(2), "{invalid}: {output}");
     }
 }
 
@@ -166,7 +166,7 @@ fn compose_pins_images_and_mounts_existing_files() {
     let services = compose["services"].as_object().unwrap();
     for (name, service) in services {
         for key in service.as_object().unwrap().keys() {
-            assert!(OF_SERVICES.contains(&key.as_str()), "{name}: {key}");
+            assert!(SERVICE_KEYS.contains(&key.as_str()), "{name}: {key}");
         }
         let image = service["image"].as_str().unwrap();
         let (_, tag) = image.rsplit_once(':').unwrap();
@@ -184,7 +184,7 @@ fn compose_pins_images_and_mounts_existing_files() {
             });
             if source.starts_with(['.', '/']) {
                 let path = path.parent().unwrap().join(source);
-                assert!(path.exists(), "{name}: {source} is not there");
+                assert!(path.exists(), "{name}: {source} does not exist");
             } else {
                 assert!(compose["volumes"].get(source).is_some(), "{name}: {source}");
             }
@@ -197,7 +197,7 @@ fn compose_pins_images_and_mounts_existing_files() {
     let home = &services["grafana"]["environment"]["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"];
     let (_, home) = home.as_str().unwrap().split_once("/dashboards/").unwrap();
     let home = repository().join("dashboards").join(home);
-    assert!(home.is_file(), "{} is not there", home.display());
+    assert!(home.is_file(), "{} does not exist", home.display());
     let exporter = &services["exporter"];
     assert_eq!(exporter["cap_drop"][0], "ALL");
     assert!(exporter.get("privileged").is_none());
@@ -207,8 +207,8 @@ fn compose_pins_images_and_mounts_existing_files() {
         let mut command = Command::new("docker");
         command.args(["compose", "--file"]).arg(&path);
         command.args(["config", "--quiet"]).env("DOCKER_GID", "999");
-        let (code, said) = server_process::run_with_input(&mut command, "");
-        assert_eq!(code, Some(0), "{said}");
+        let (code, output) = server_process::run_with_input(&mut command, "");
+        assert_eq!(code, Some(0), "{output}");
     }
 }
 
@@ -228,9 +228,9 @@ fn grafana_is_provisioned_with_prometheus_and_boards() {
         source["jsonData"]["timeInterval"],
         prometheus[0]["global"]["scrape_interval"]
     );
-    let place = boards[0]["providers"][0]["options"]["path"].as_str();
+    let path_in_config = boards[0]["providers"][0]["options"]["path"].as_str();
     let mounts = compose[0]["services"]["grafana"]["volumes"].as_array();
-    let mounted = format!("../dashboards:{}:ro", place.unwrap());
+    let mounted = format!("../dashboards:{}:ro", path_in_config.unwrap());
     let mounted = Value::from(mounted);
     assert!(mounts.unwrap().contains(&mounted), "{mounts:?}");
 }
@@ -238,14 +238,14 @@ fn grafana_is_provisioned_with_prometheus_and_boards() {
 #[test]
 fn daemon_set_has_minimal_privileges() {
     let documents = documents(&example("kubernetes/daemonset.yaml"));
-    let of_kind = |kind: &str| documents.iter().find(|it| it["kind"] == kind).unwrap();
-    let set = of_kind("DaemonSet");
+    let document_of_kind = |kind: &str| documents.iter().find(|it| it["kind"] == kind).unwrap();
+    let set = document_of_kind("DaemonSet");
     assert_eq!(set["apiVersion"], "apps/v1");
     let labels = &set["spec"]["template"]["metadata"]["labels"];
     assert_eq!(&set["spec"]["selector"]["matchLabels"], labels);
     assert_eq!(
         set["metadata"]["namespace"],
-        of_kind("Namespace")["metadata"]["name"]
+        document_of_kind("Namespace")["metadata"]["name"]
     );
     let pod = &set["spec"]["template"]["spec"];
     assert_eq!(pod["automountServiceAccountToken"], false);

@@ -17,8 +17,8 @@ fn threads(exporter: &ServerProcess) -> Vec<String> {
 
 /// Number of samples, if the metric is exposed.
 fn samples(exporter: &ServerProcess) -> Option<f64> {
-    let page = Scrape::parse(&exporter.metrics_text());
-    page.value("strata_history_samples_total", &[])
+    let metrics = Scrape::parse(&exporter.metrics_text());
+    metrics.value("strata_history_samples_total", &[])
 }
 
 fn exporter(dir: &TempDir, flag: &str) -> ServerProcess {

@@ -19,12 +19,12 @@ use rustix::process::{Pid, Signal};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// Timeout of a test's wait.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const PLAIN: &str = "text/plain; version=0.0.4; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Two collectors that are cheap and work everywhere.
-const FEW: &[&str] = &[
+const CHEAP_COLLECTORS: &[&str] = &[
     "--collector.disable-defaults",
     "--collector.loadavg",
     "--collector.uname",
@@ -64,7 +64,7 @@ struct Exporter {
 impl Exporter {
     fn start(flags: &[&str]) -> Self {
         let mut command = Command::new(BINARY);
-        command.args(FEW).arg(ANY_PORT).args(flags);
+        command.args(CHEAP_COLLECTORS).arg(ANY_PORT).args(flags);
         Self::spawn(command, 1)
     }
 
@@ -77,11 +77,11 @@ impl Exporter {
             .spawn()
             .unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
-        let (say, log) = mpsc::channel();
+        let (sender, log) = mpsc::channel();
         thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
                 // The test may have dropped the receiver.
-                drop(say.send(line));
+                drop(sender.send(line));
             }
         });
         let mut exporter = Self {
@@ -89,17 +89,17 @@ impl Exporter {
             addresses: Vec::new(),
             log,
         };
-        let mut said = Vec::new();
+        let mut lines = Vec::new();
         while exporter.addresses.len() < listening {
-            let line = exporter.log.recv_timeout(PATIENCE);
-            let line = line.unwrap_or_else(|e| panic!("{e}: {said:#?}"));
+            let line = exporter.log.recv_timeout(TIMEOUT);
+            let line = line.unwrap_or_else(|e| panic!("{e}: {lines:#?}"));
             let address = line.split_once("address=").map(|(_, rest)| rest);
             if let Some(address) = address.filter(|_| line.contains("listening")) {
                 let address = address.split(' ').next().unwrap_or_default();
                 let address = address.trim_matches('"').to_owned();
                 exporter.addresses.push(address);
             }
-            said.push(line);
+            lines.push(line);
         }
         exporter
     }
@@ -110,36 +110,36 @@ impl Exporter {
 
     fn connect(&self) -> Client<TcpStream> {
         let stream = TcpStream::connect(self.tcp()).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+        stream.set_write_timeout(Some(TIMEOUT)).unwrap();
         Client(BufReader::new(stream))
     }
 
-    fn get(&self, path: &str) -> Answer {
-        self.connect().ask(&get(path, ""))
+    fn get(&self, path: &str) -> Response {
+        self.connect().request(&get(path, ""))
     }
 
-    fn tell_to_stop(&self) {
+    fn terminate(&self) {
         let pid = Pid::from_child(&self.child);
         rustix::process::kill_process(pid, Signal::TERM).unwrap();
     }
 
-    fn end(&mut self) -> ExitStatus {
+    fn wait_for_exit(&mut self) -> ExitStatus {
         let started = Instant::now();
-        while started.elapsed() < PATIENCE {
+        while started.elapsed() < TIMEOUT {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;
             }
             thread::sleep(Duration::from_millis(5));
         }
-        panic!("it does not stop");
+        panic!("the exporter did not exit");
     }
 }
 
 impl Drop for Exporter {
     fn drop(&mut self) {
-        let _gone = self.child.kill();
-        let _gone = self.child.wait();
+        let _result = self.child.kill();
+        let _result = self.child.wait();
     }
 }
 
@@ -147,17 +147,17 @@ impl Drop for Exporter {
 struct Client<S>(BufReader<S>);
 
 #[derive(Debug)]
-struct Answer {
+struct Response {
     status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn header(&self, name: &str) -> Option<&str> {
         let mut found = self.headers.iter().filter(|(n, _)| n == name);
         let first = found.next().map(|(_, value)| value.as_str());
-        assert!(found.next().is_none(), "{name} is there twice");
+        assert!(found.next().is_none(), "duplicate header {name}");
         first
     }
 
@@ -189,13 +189,13 @@ impl<S: Read + Write> Client<S> {
         self.0.get_mut().write_all(request.as_bytes()).unwrap();
     }
 
-    fn ask(&mut self, request: &str) -> Answer {
+    fn request(&mut self, request: &str) -> Response {
         self.send(request);
         let with_body = !request.starts_with("HEAD");
-        self.answer(with_body).unwrap()
+        self.read_response(with_body).unwrap()
     }
 
-    fn answer(&mut self, with_body: bool) -> io::Result<Answer> {
+    fn read_response(&mut self, with_body: bool) -> io::Result<Response> {
         let mut line = String::new();
         let mut next = |from: &mut BufReader<S>| {
             line.clear();
@@ -208,7 +208,7 @@ impl<S: Read + Write> Client<S> {
         let first = next(&mut self.0)?;
         let status = first.strip_prefix("HTTP/1.1 ").unwrap();
         let status = status.split(' ').next().unwrap().parse().unwrap();
-        let mut answer = Answer {
+        let mut response = Response {
             status,
             headers: Vec::new(),
             body: Vec::new(),
@@ -219,14 +219,14 @@ impl<S: Read + Write> Client<S> {
                 break;
             };
             let header = (name.to_lowercase(), value.to_owned());
-            answer.headers.push(header);
+            response.headers.push(header);
         }
         if with_body {
-            let len = answer.header("content-length").unwrap_or("0");
-            answer.body = vec![0; len.parse().unwrap()];
-            self.0.read_exact(&mut answer.body)?;
+            let len = response.header("content-length").unwrap_or("0");
+            response.body = vec![0; len.parse().unwrap()];
+            self.0.read_exact(&mut response.body)?;
         }
-        Ok(answer)
+        Ok(response)
     }
 
     fn is_closed(&mut self) -> bool {
@@ -245,7 +245,7 @@ fn get(path: &str, headers: &str) -> String {
 struct HungBus {
     _socket: Scratch,
     path: PathBuf,
-    asked: Receiver<UnixStream>,
+    connections: Receiver<UnixStream>,
 }
 
 impl HungBus {
@@ -253,10 +253,10 @@ impl HungBus {
         let scratch = Scratch::new(name);
         let path = scratch.path("bus");
         let listener = UnixListener::bind(&path).unwrap();
-        let (held, asked) = mpsc::channel();
+        let (sender, connections) = mpsc::channel();
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                if held.send(stream).is_err() {
+                if sender.send(stream).is_err() {
                     return;
                 }
             }
@@ -264,14 +264,14 @@ impl HungBus {
         Self {
             _socket: scratch,
             path,
-            asked,
+            connections,
         }
     }
 
     fn exporter(&self, flags: &[&str]) -> Exporter {
         let mut command = Command::new(BINARY);
         command
-            .args(FEW)
+            .args(CHEAP_COLLECTORS)
             .args([ANY_PORT, "--collector.logind"])
             .args(flags)
             .env(
@@ -282,12 +282,12 @@ impl HungBus {
     }
 
     /// Waits until a collector has connected to the bus.
-    fn is_asked(&self) -> UnixStream {
-        self.asked.recv_timeout(PATIENCE).unwrap()
+    fn wait_for_connection(&self) -> UnixStream {
+        self.connections.recv_timeout(TIMEOUT).unwrap()
     }
 }
 
-const SOON: &str = "X-Prometheus-Scrape-Timeout-Seconds: 2\r\n";
+const TIMEOUT_HEADER: &str = "X-Prometheus-Scrape-Timeout-Seconds: 2\r\n";
 
 #[test]
 fn format_is_the_one_the_scraper_prefers() {
@@ -315,17 +315,17 @@ fn format_is_the_one_the_scraper_prefers() {
             OPEN_METRICS,
         ),
     ] {
-        let answer = client.ask(&get("/metrics", &accept));
-        assert_eq!(answer.status, 200, "{accept}");
+        let response = client.request(&get("/metrics", &accept));
+        assert_eq!(response.status, 200, "{accept}");
         assert_eq!(
-            answer.header("content-type"),
+            response.header("content-type"),
             Some(content_type),
             "{accept}"
         );
-        assert_eq!(answer.header("vary"), Some("Accept, Accept-Encoding"));
-        let ends = answer.text().ends_with("\n# EOF\n");
+        assert_eq!(response.header("vary"), Some("Accept, Accept-Encoding"));
+        let ends = response.text().ends_with("\n# EOF\n");
         assert_eq!(ends, content_type == OPEN_METRICS, "{accept}");
-        assert!(answer.has("node_load1"), "{accept}");
+        assert!(response.has("node_load1"), "{accept}");
     }
 }
 
@@ -341,12 +341,12 @@ fn head_matches_get_without_body() {
         "/nothing",
         "/metrics?collect[]=x",
     ] {
-        let full = client.ask(&get(path, ""));
-        let head = client.ask(&get(path, "").replacen("GET", "HEAD", 1));
+        let full = client.request(&get(path, ""));
+        let head = client.request(&get(path, "").replacen("GET", "HEAD", 1));
         assert_eq!(full.status, head.status, "{path}");
         assert!(!full.body.is_empty(), "{path}");
-        let headers = |answer: &Answer| {
-            let mut headers = answer.headers.clone();
+        let headers = |response: &Response| {
+            let mut headers = response.headers.clone();
             // The content of /metrics and of the page differs between requests.
             let differs = ["/metrics", "/"].contains(&path);
             headers.retain(|(n, _)| n != "date" && (n != "content-length" || !differs));
@@ -364,9 +364,9 @@ fn only_get_and_head_are_allowed() {
         for path in ["/metrics", "/", "/-/healthy", "/nothing"] {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
-            let answer = exporter.connect().ask(&request);
-            answer.assert_is(405, TEXT, "Only GET and HEAD are answered here.\n");
-            assert_eq!(answer.header("allow"), Some("GET, HEAD"));
+            let response = exporter.connect().request(&request);
+            response.assert_is(405, TEXT, "Only GET and HEAD are answered here.\n");
+            assert_eq!(response.header("allow"), Some("GET, HEAD"));
         }
     }
 }
@@ -436,13 +436,13 @@ fn query_selects_collectors_and_families() {
         ("?name[]=nonsense", false, false, false),
     ] {
         for path in ["/metrics", "/metrics/host"] {
-            let answer = exporter.get(&format!("{path}{query}"));
-            assert_eq!(answer.status, 200, "{path}{query}");
-            let has = ["node_load1", "node_load5", "node_uname_info"].map(|n| answer.has(n));
+            let response = exporter.get(&format!("{path}{query}"));
+            assert_eq!(response.status, 200, "{path}{query}");
+            let has = ["node_load1", "node_load5", "node_uname_info"].map(|n| response.has(n));
             assert_eq!(has, [load, load5, uname], "{path}{query}");
             // Metrics of the scrape itself are filtered by `name[]` only.
             let named = query.contains("name[]");
-            assert_eq!(answer.has("strata_build_info"), !named, "{path}{query}");
+            assert_eq!(response.has("strata_build_info"), !named, "{path}{query}");
         }
     }
     let prefix = "Couldn't create filtered metrics handler: couldn't create collector: ";
@@ -461,8 +461,8 @@ fn query_selects_collectors_and_families() {
         ),
     ] {
         for path in ["/metrics", "/metrics/host"] {
-            let answer = exporter.get(&format!("{path}?{query}"));
-            answer.assert_is(400, TEXT, &reason);
+            let response = exporter.get(&format!("{path}?{query}"));
+            response.assert_is(400, TEXT, &reason);
         }
     }
     let counted = "promhttp_metric_handler_requests_total{code=\"400\"} 6\n";
@@ -481,16 +481,16 @@ fn responses_are_compressed_on_request() {
         ("Accept-Encoding: gzip;q=0, *;q=1\r\n", false),
         ("Accept-Encoding: identity\r\n", false),
     ] {
-        let answer = client.ask(&get("/metrics", accept));
+        let response = client.request(&get("/metrics", accept));
         let encoding = is_packed.then_some("gzip");
-        assert_eq!(answer.header("content-encoding"), encoding, "{accept}");
-        assert_eq!(answer.header("content-type"), Some(PLAIN), "{accept}");
+        assert_eq!(response.header("content-encoding"), encoding, "{accept}");
+        assert_eq!(response.header("content-type"), Some(PLAIN), "{accept}");
         let mut body = String::new();
         if is_packed {
-            let mut gunzip = flate2::read::GzDecoder::new(&*answer.body);
+            let mut gunzip = flate2::read::GzDecoder::new(&*response.body);
             gunzip.read_to_string(&mut body).unwrap();
         } else {
-            body.push_str(answer.text());
+            body.push_str(response.text());
         }
         assert!(
             body.contains("\nnode_load1 ") && body.ends_with('\n'),
@@ -518,8 +518,11 @@ fn page_assets_are_cacheable() {
         let file = exporter.get(path);
         assert_eq!(file.status, 200, "{path}");
         assert_eq!(file.header("content-type"), Some(content_type));
-        let kept = file.header("cache-control").unwrap();
-        assert!(kept.ends_with("immutable"), "{path}: {kept}");
+        let cache_control = file.header("cache-control").unwrap();
+        assert!(
+            cache_control.ends_with("immutable"),
+            "{path}: {cache_control}"
+        );
         assert!(!file.body.is_empty());
     }
     exporter
@@ -543,10 +546,10 @@ fn host_and_containers_have_pages_and_plots() {
     for (path, status) in [
         ("/plot/host.svg?what=love", 400),
         ("/plot/host.svg?window=long", 400),
-        ("/plot/containers/nobody.svg", 404),
+        ("/plot/containers/unknown.svg", 404),
         ("/plot/containers/.svg", 404),
         ("/plot/host", 404),
-        ("/containers/nobody", 404),
+        ("/containers/unknown", 404),
         ("/containers/%ff", 400),
         ("/host?window=long", 400),
     ] {
@@ -583,25 +586,25 @@ fn metrics_path_is_configurable() {
 
 #[test]
 fn exporter_metrics_can_be_disabled() {
-    let own = |answer: &Answer| {
-        let lines = answer.text().lines().map(str::to_owned);
-        let of_itself = |line: &String| {
+    let own_samples = |response: &Response| {
+        let lines = response.text().lines().map(str::to_owned);
+        let is_own = |line: &String| {
             ["process_", "promhttp_", "strata_http_"]
                 .iter()
                 .any(|p| line.starts_with(p))
         };
-        lines.filter(of_itself).count()
+        lines.filter(is_own).count()
     };
-    let answer = Exporter::start(&[]).get("/metrics");
-    assert!(own(&answer) > 10, "{}", answer.text());
-    let answer = Exporter::start(&["--web.disable-exporter-metrics"]).get("/metrics");
-    assert_eq!(own(&answer), 0, "{}", answer.text());
+    let response = Exporter::start(&[]).get("/metrics");
+    assert!(own_samples(&response) > 10, "{}", response.text());
+    let response = Exporter::start(&["--web.disable-exporter-metrics"]).get("/metrics");
+    assert_eq!(own_samples(&response), 0, "{}", response.text());
     for name in [
         "node_load1",
         "node_scrape_collector_success",
         "node_exporter_build_info",
     ] {
-        assert!(answer.has(name), "{name}");
+        assert!(response.has(name), "{name}");
     }
 }
 
@@ -612,27 +615,27 @@ fn excess_requests_get_503() {
     let mut slow = exporter.connect();
     let within = |seconds| format!("X-Prometheus-Scrape-Timeout-Seconds: {seconds}\r\n");
     slow.send(&get("/metrics", &within(8)));
-    let _waiting = bus.is_asked();
-    let said = "Limit of concurrent requests reached (1), try again later.\n";
+    let _waiting = bus.wait_for_connection();
+    let limit_error = "Limit of concurrent requests reached (1), try again later.\n";
     // A request with a longer timeout queues.
-    let mut hurried = exporter.connect();
-    let hurried = hurried.ask(&get("/metrics", &within(1)));
-    hurried.assert_is(503, TEXT, said);
+    let mut impatient = exporter.connect();
+    let impatient = impatient.request(&get("/metrics", &within(1)));
+    impatient.assert_is(503, TEXT, limit_error);
     let mut patient = exporter.connect();
     patient.send(&get("/metrics?exclude[]=logind", &within(60)));
     exporter
         .get("/-/healthy")
         .assert_is(200, TEXT, "Healthy.\n");
-    let answer = slow.answer(true).unwrap();
-    assert_eq!(answer.status, 200);
-    assert!(answer.has("node_load1"), "{}", answer.text());
+    let response = slow.read_response(true).unwrap();
+    assert_eq!(response.status, 200);
+    assert!(response.has("node_load1"), "{}", response.text());
     let failed = "node_scrape_collector_success{collector=\"logind\"} 0\n";
-    assert!(answer.text().contains(failed), "{}", answer.text());
-    assert_eq!(patient.answer(true).unwrap().status, 200);
+    assert!(response.text().contains(failed), "{}", response.text());
+    assert_eq!(patient.read_response(true).unwrap().status, 200);
     // The slot is free again.
-    let answer = exporter.get("/metrics?exclude[]=logind");
+    let response = exporter.get("/metrics?exclude[]=logind");
     let counted = "promhttp_metric_handler_requests_total{code=\"503\"} 1\n";
-    assert!(answer.text().contains(counted), "{}", answer.text());
+    assert!(response.text().contains(counted), "{}", response.text());
 
     // As in node_exporter, 0 means unlimited.
     let unlimited = Exporter::start(&["--web.max-requests=0"]);
@@ -647,7 +650,9 @@ fn listens_on_several_addresses_and_unix_sockets() {
     drop(UnixListener::bind(&socket).unwrap());
     let unix = format!("--web.listen-address=unix:{}", socket.display());
     let mut command = Command::new(BINARY);
-    command.args(FEW).args([ANY_PORT, &unix, ANY_PORT]);
+    command
+        .args(CHEAP_COLLECTORS)
+        .args([ANY_PORT, &unix, ANY_PORT]);
     let mut exporter = Exporter::spawn(command, 3);
     let mut addresses = exporter.addresses.clone();
     addresses.sort();
@@ -655,24 +660,26 @@ fn listens_on_several_addresses_and_unix_sockets() {
     assert_eq!(addresses.len(), 3, "{addresses:?}");
     for address in addresses {
         let healthy = get("/metrics", "");
-        let answer = match address.strip_prefix("unix:") {
-            Some(path) => Client(BufReader::new(UnixStream::connect(path).unwrap())).ask(&healthy),
-            None => Client(BufReader::new(TcpStream::connect(address).unwrap())).ask(&healthy),
+        let response = match address.strip_prefix("unix:") {
+            Some(path) => {
+                Client(BufReader::new(UnixStream::connect(path).unwrap())).request(&healthy)
+            }
+            None => Client(BufReader::new(TcpStream::connect(address).unwrap())).request(&healthy),
         };
-        assert!(answer.has("node_load1"));
+        assert!(response.has("node_load1"));
     }
 
     // A socket in use, or a file that is not a socket, is not replaced.
-    assert_refused(&[&unix], &["cannot listen on unix:", "in use"]);
+    assert_startup_error(&[&unix], &["cannot listen on unix:", "in use"]);
     let file = scratch.path("file");
     fs::write(&file, "mine").unwrap();
-    let wrong = format!("--web.listen-address=unix:{}", file.display());
-    assert_refused(&[&wrong], &["cannot listen on unix:", "in use"]);
+    let not_a_socket = format!("--web.listen-address=unix:{}", file.display());
+    assert_startup_error(&[&not_a_socket], &["cannot listen on unix:", "in use"]);
     assert_eq!(fs::read_to_string(file).unwrap(), "mine");
 
     assert!(fs::metadata(&socket).unwrap().file_type().is_socket());
-    exporter.tell_to_stop();
-    assert!(exporter.end().success());
+    exporter.terminate();
+    assert!(exporter.wait_for_exit().success());
     assert!(!socket.exists());
 }
 
@@ -695,17 +702,17 @@ os.execv(sys.argv[2], sys.argv[2:])
 ";
     let mut command = Command::new("python3");
     command.args(["-c", script]).arg(&path).arg(BINARY);
-    command.args(FEW).arg("--web.systemd-socket");
+    command.args(CHEAP_COLLECTORS).arg("--web.systemd-socket");
     let mut exporter = Exporter::spawn(command, 2);
     assert!(exporter.get("/metrics").has("node_load1"));
     let mut unix = Client(BufReader::new(UnixStream::connect(&path).unwrap()));
-    assert!(unix.ask(&get("/metrics", "")).has("node_load1"));
+    assert!(unix.request(&get("/metrics", "")).has("node_load1"));
     drop(unix);
-    exporter.tell_to_stop();
-    assert!(exporter.end().success());
+    exporter.terminate();
+    assert!(exporter.wait_for_exit().success());
     // The socket belongs to systemd and is not removed.
     assert!(path.exists());
-    assert_refused(
+    assert_startup_error(
         &["--web.systemd-socket"],
         &["systemd handed over no socket"],
     );
@@ -714,7 +721,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 fn run(flags: &[&str]) -> Output {
     let mut command = Command::new(BINARY);
     let child = command
-        .args(FEW)
+        .args(CHEAP_COLLECTORS)
         .args(flags)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -727,7 +734,7 @@ fn run(flags: &[&str]) -> Output {
         addresses: Vec::new(),
         log: mpsc::channel().1,
     };
-    let status = exporter.end();
+    let status = exporter.wait_for_exit();
     let mut output = Output {
         status,
         stdout: Vec::new(),
@@ -743,26 +750,29 @@ fn run(flags: &[&str]) -> Output {
 
 /// The exporter exits and logs the reason in one line.
 #[track_caller]
-fn assert_refused(flags: &[&str], words: &[&str]) {
+fn assert_startup_error(flags: &[&str], expected: &[&str]) {
     let output = run(flags);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(2), "{flags:?}: {said}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{flags:?}: {stderr}");
     assert!(output.stdout.is_empty(), "{flags:?}");
-    assert_eq!(said.lines().count(), 1, "{flags:?}: {said}");
-    assert!(said.starts_with("strata_exporter: "), "{flags:?}: {said}");
-    for word in words {
-        assert!(said.contains(word), "{word} for {flags:?}: {said}");
+    assert_eq!(stderr.lines().count(), 1, "{flags:?}: {stderr}");
+    assert!(
+        stderr.starts_with("strata_exporter: "),
+        "{flags:?}: {stderr}"
+    );
+    for word in expected {
+        assert!(stderr.contains(word), "{word} for {flags:?}: {stderr}");
     }
 }
 
 #[test]
 fn startup_errors_are_one_line() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let taken = format!("--web.listen-address={}", taken_address(&taken));
-    for (flags, words) in [
+    let in_use = TcpListener::bind("127.0.0.1:0").unwrap();
+    let in_use = format!("--web.listen-address={}", local_address(&in_use));
+    for (flags, expected) in [
         (&["--no-such-flag"][..], &["'--no-such-flag'"][..]),
         (&["surplus"], &["'surplus'"]),
-        (&[&taken], &["cannot listen on 127.0.0.1:", "in use"]),
+        (&[&in_use], &["cannot listen on 127.0.0.1:", "in use"]),
         (
             &["--web.listen-address=nonsense"],
             &["--web.listen-address", "HOST:PORT"],
@@ -831,11 +841,11 @@ fn startup_errors_are_one_line() {
             ],
         ),
     ] {
-        assert_refused(flags, words);
+        assert_startup_error(flags, expected);
     }
 }
 
-fn taken_address(listener: &TcpListener) -> SocketAddr {
+fn local_address(listener: &TcpListener) -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
@@ -847,18 +857,18 @@ fn command_line_overrides_environment() {
             .args(["--collector.disable-defaults", "--collector.loadavg"])
             .args(flags)
             .env("STRATA_WEB_LISTEN_ADDRESS", "127.0.0.1:0")
-            .env("STRATA_WEB_TELEMETRY_PATH", "/of-the-environment")
+            .env("STRATA_WEB_TELEMETRY_PATH", "/from-environment")
             .env("STRATA_COLLECTOR_UNAME", "true")
             .env("STRATA_COLLECTOR_LOADAVG", "false");
         Exporter::spawn(command, 1)
     };
     let exporter = with(&[]);
-    let answer = exporter.get("/of-the-environment");
-    assert!(answer.has("node_uname_info") && answer.has("node_load1"));
-    let exporter = with(&["--web.telemetry-path=/of-the-flag", "--no-collector.uname"]);
-    assert_eq!(exporter.get("/of-the-environment").status, 404);
-    let answer = exporter.get("/of-the-flag");
-    assert!(!answer.has("node_uname_info") && answer.has("node_load1"));
+    let response = exporter.get("/from-environment");
+    assert!(response.has("node_uname_info") && response.has("node_load1"));
+    let exporter = with(&["--web.telemetry-path=/from-flag", "--no-collector.uname"]);
+    assert_eq!(exporter.get("/from-environment").status, 404);
+    let response = exporter.get("/from-flag");
+    assert!(!response.has("node_uname_info") && response.has("node_load1"));
 }
 
 #[test]
@@ -866,25 +876,25 @@ fn requests_before_shutdown_are_answered() {
     let bus = HungBus::new("drain");
     let mut exporter = bus.exporter(&[]);
     let mut idle = exporter.connect();
-    idle.ask(&get("/-/healthy", ""));
-    let mut asking = exporter.connect();
-    asking.send(&get("/metrics", SOON));
-    let _waiting = bus.is_asked();
-    exporter.tell_to_stop();
+    idle.request(&get("/-/healthy", ""));
+    let mut scraper = exporter.connect();
+    scraper.send(&get("/metrics", TIMEOUT_HEADER));
+    let _waiting = bus.wait_for_connection();
+    exporter.terminate();
     assert!(idle.is_closed());
     // New connections are rejected.
-    let refused = TcpStream::connect(exporter.tcp());
-    let refused = refused.is_err() || {
-        let stream = refused.unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let rejected = TcpStream::connect(exporter.tcp());
+    let rejected = rejected.is_err() || {
+        let stream = rejected.unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         Client(BufReader::new(stream)).is_closed()
     };
-    assert!(refused);
-    let answer = asking.answer(true).unwrap();
-    assert_eq!(answer.status, 200);
-    assert!(answer.has("node_load1") && answer.text().ends_with('\n'));
-    assert!(asking.is_closed());
-    assert_eq!(exporter.end().code(), Some(0));
+    assert!(rejected);
+    let response = scraper.read_response(true).unwrap();
+    assert_eq!(response.status, 200);
+    assert!(response.has("node_load1") && response.text().ends_with('\n'));
+    assert!(scraper.is_closed());
+    assert_eq!(exporter.wait_for_exit().code(), Some(0));
 }
 
 /// A directory with a text file too large for the buffer of any socket.
@@ -907,12 +917,12 @@ fn slow_reader_gets_full_response_during_shutdown() {
     slow.send(&get("/metrics", ""));
     // The response has started.
     slow.0.fill_buf().unwrap();
-    exporter.tell_to_stop();
+    exporter.terminate();
     thread::sleep(Duration::from_millis(100));
     assert!(exporter.child.try_wait().unwrap().is_none());
-    let answer = slow.answer(true).unwrap();
-    assert_eq!(answer.text().matches("\nlarge{").count(), 256);
-    assert_eq!(exporter.end().code(), Some(0));
+    let response = slow.read_response(true).unwrap();
+    assert_eq!(response.text().matches("\nlarge{").count(), 256);
+    assert_eq!(exporter.wait_for_exit().code(), Some(0));
 }
 
 #[test]
@@ -924,8 +934,8 @@ fn client_that_disconnects_midway_costs_nothing() {
         gone.send(&get("/metrics", ""));
         gone.0.fill_buf().unwrap();
     }
-    let answer = exporter.get("/metrics?collect[]=loadavg");
-    assert!(answer.has("node_load1"));
+    let response = exporter.get("/metrics?collect[]=loadavg");
+    assert!(response.has("node_load1"));
 }
 
 #[test]
@@ -935,13 +945,13 @@ fn pipelined_requests_are_answered_in_order() {
     let requests = ["/-/healthy", "/metrics", "/nothing", "/-/ready"].map(|path| get(path, ""));
     client.send(&requests.concat());
     client
-        .answer(true)
+        .read_response(true)
         .unwrap()
         .assert_is(200, TEXT, "Healthy.\n");
-    assert!(client.answer(true).unwrap().has("node_load1"));
-    assert_eq!(client.answer(true).unwrap().status, 404);
+    assert!(client.read_response(true).unwrap().has("node_load1"));
+    assert_eq!(client.read_response(true).unwrap().status, 404);
     client
-        .answer(true)
+        .read_response(true)
         .unwrap()
         .assert_is(200, TEXT, "Ready.\n");
 }
@@ -952,7 +962,7 @@ fn half_closed_client_is_answered() {
     let mut client = exporter.connect();
     client.send(&get("/metrics", ""));
     client.0.get_ref().shutdown(Shutdown::Write).unwrap();
-    assert!(client.answer(true).unwrap().has("node_load1"));
+    assert!(client.read_response(true).unwrap().has("node_load1"));
     assert!(client.is_closed());
 }
 
@@ -977,11 +987,11 @@ fn malformed_requests_are_rejected() {
         let start: String = request.chars().take(40).collect();
         // The server may close the connection before it has read everything.
         drop(client.0.get_mut().write_all(request.as_bytes()));
-        match client.answer(true) {
-            Ok(answer) => assert!(
-                statuses.contains(&answer.status),
+        match client.read_response(true) {
+            Ok(response) => assert!(
+                statuses.contains(&response.status),
                 "{start}: {}",
-                answer.status
+                response.status
             ),
             Err(error) => assert!(
                 matches!(
@@ -1004,10 +1014,10 @@ fn idle_connections_do_not_displace_the_scraper() {
     for client in &mut idle[3..] {
         client.send("GET /metrics HTTP/1.1\r\n");
     }
-    let answer = exporter.get("/metrics");
-    assert!(answer.has("node_load1"));
+    let response = exporter.get("/metrics");
+    assert!(response.has("node_load1"));
     let closed = "strata_http_connections_closed_total{reason=\"too_many\"} 3\n";
-    assert!(answer.text().contains(closed), "{}", answer.text());
+    assert!(response.text().contains(closed), "{}", response.text());
     // The connections that were idle longest were evicted.
     for client in &mut idle[..3] {
         assert!(client.is_closed());
@@ -1021,7 +1031,7 @@ fn log_format_json() {
     }
     let mut command = Command::new(BINARY);
     command
-        .args(FEW)
+        .args(CHEAP_COLLECTORS)
         .args([ANY_PORT, "--log.format=json", "--log.level=debug"]);
     command.args([
         "--collector.textfile",
@@ -1034,27 +1044,27 @@ fn log_format_json() {
         addresses: Vec::new(),
         log: mpsc::channel().1,
     };
-    let mut said = String::new();
+    let mut output = String::new();
     let address = loop {
         let mut line = String::new();
-        assert!(stderr.read_line(&mut line).unwrap() > 0, "{said}");
-        said += &line;
+        assert!(stderr.read_line(&mut line).unwrap() > 0, "{output}");
+        output += &line;
         if let Some((_, rest)) = line.split_once("\"address\":\"") {
             break rest.split('"').next().unwrap().to_owned();
         }
     };
     exporter.addresses.push(address);
     assert_eq!(exporter.get("/metrics").status, 200);
-    exporter.tell_to_stop();
-    assert!(exporter.end().success());
-    stderr.read_to_string(&mut said).unwrap();
-    assert!(said.lines().count() >= 4, "{said}");
+    exporter.terminate();
+    assert!(exporter.wait_for_exit().success());
+    stderr.read_to_string(&mut output).unwrap();
+    assert!(output.lines().count() >= 4, "{output}");
     let script = "
 import json, sys
 for line in sys.stdin:
-    said = json.loads(line)
-    assert said['level'] in ('DEBUG', 'INFO', 'WARN'), said
-    assert said['timestamp'] and said['message'], said
+    entry = json.loads(line)
+    assert entry['level'] in ('DEBUG', 'INFO', 'WARN'), entry
+    assert entry['timestamp'] and entry['message'], entry
 ";
     let mut python = Command::new("python3")
         .args(["-c", script])
@@ -1062,7 +1072,7 @@ for line in sys.stdin:
         .spawn()
         .unwrap();
     let mut stdin = python.stdin.take().unwrap();
-    stdin.write_all(said.as_bytes()).unwrap();
+    stdin.write_all(output.as_bytes()).unwrap();
     drop(stdin);
-    assert!(python.wait().unwrap().success(), "{said}");
+    assert!(python.wait().unwrap().success(), "{output}");
 }

@@ -32,7 +32,7 @@ const SHORT: Duration = Duration::from_secs(2);
 /// Longer than any scrape needs: reaching it means that a scrape waited for something hanging.
 const LONG: Duration = Duration::from_secs(600);
 /// Timeout of a test's wait.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Blocks collectors until it is opened, at the latest at the end of the test.
 #[derive(Clone, Default)]
@@ -61,12 +61,12 @@ impl Drop for Opener {
 
 /// Fake collectors, and the threads that run them.
 #[derive(Default)]
-struct Machine {
+struct FakeCollectors {
     collectors: Vec<(&'static str, Layer, CollectFn)>,
     workers: Workers,
 }
 
-impl Machine {
+impl FakeCollectors {
     /// Adds a collector that runs this function; returns the counter of its starts.
     fn with(
         &mut self,
@@ -107,16 +107,16 @@ impl Machine {
     }
 }
 
-fn page(scraped: ScrapeResult) -> String {
-    let page = Arc::new(Exposition::new(scraped.into_families(), |_| true));
-    page.encode(Format::Text).unwrap()
+fn metrics(scraped: ScrapeResult) -> String {
+    let metrics = Arc::new(Exposition::new(scraped.into_families(), |_| true));
+    metrics.encode(Format::Text).unwrap()
 }
 
 /// Scrapes these collectors.
 async fn scrape_some(scraper: &Scraper, names: &[&str], limit: Duration) -> String {
-    let wanted: BTreeSet<&str> = names.iter().copied().collect();
-    let answer = time::timeout(PATIENCE, scraper.scrape(&wanted, limit)).await;
-    page(answer.expect("a scrape waits for what hangs"))
+    let selected: BTreeSet<&str> = names.iter().copied().collect();
+    let result = time::timeout(TIMEOUT, scraper.scrape(&selected, limit)).await;
+    metrics(result.expect("the scrape timed out"))
 }
 
 async fn scrape(scraper: &Scraper, limit: Duration) -> String {
@@ -124,53 +124,56 @@ async fn scrape(scraper: &Scraper, limit: Duration) -> String {
     scrape_some(scraper, &names, limit).await
 }
 
-fn outcome<'a>(page: &'a str, collector: &str) -> &'a str {
+fn outcome<'a>(metrics: &'a str, collector: &str) -> &'a str {
     let start = format!("strata_collector_outcome{{collector=\"{collector}\",outcome=\"");
-    let found: Vec<_> = page
+    let found: Vec<_> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix(&start)?.strip_suffix("\"} 1"))
         .collect();
-    assert_eq!(found.len(), 1, "outcomes of {collector} in {page}");
+    assert_eq!(found.len(), 1, "outcomes of {collector} in {metrics}");
     found[0]
 }
 
 #[track_caller]
-fn assert_has(page: &str, line: &str) {
-    assert!(page.lines().any(|l| l == line), "{line} is not in {page}");
+fn assert_has(metrics: &str, line: &str) {
+    assert!(
+        metrics.lines().any(|l| l == line),
+        "{line} is not in {metrics}"
+    );
 }
 
-/// Scrapes until the page meets the condition.
-async fn until(scraper: &Scraper, shows: impl Fn(&str) -> bool) -> String {
+/// Scrapes until the metrics meet the condition.
+async fn until(scraper: &Scraper, is_met: impl Fn(&str) -> bool) -> String {
     for _ in 0..600 {
-        let page = scrape(scraper, SHORT).await;
-        if shows(&page) {
-            return page;
+        let metrics = scrape(scraper, SHORT).await;
+        if is_met(&metrics) {
+            return metrics;
         }
         time::sleep(Duration::from_millis(10)).await;
     }
-    panic!("it never came: {}", scrape(scraper, SHORT).await);
+    panic!("timed out: {}", scrape(scraper, SHORT).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_outcome_is_isolated_to_its_collector() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
-    let mut machine = Machine::default();
-    machine.with("absent", |_| Err(Error::NotFound("/proc/x".into())));
-    machine.with("failing", |_| {
+    let mut fakes = FakeCollectors::default();
+    fakes.with("absent", |_| Err(Error::NotFound("/proc/x".into())));
+    fakes.with("failing", |_| {
         Err(Error::Api {
             api: "a daemon",
             reason: "no".to_owned(),
         })
     });
-    machine.with("first", |_| Ok(()));
-    machine.with_hanging("hanging", &gate);
-    machine.with("panicking", |start| panic!("start {start} is one too many"));
-    machine.with("to_come", |_| Err(Error::Unsupported));
-    machine.with("unanswered", |_| Err(Error::TimedOut("x".to_owned())));
-    machine.with("last", |_| Ok(()));
-    let scraper = machine.scraper();
-    let page = scrape(&scraper, SHORT).await;
+    fakes.with("first", |_| Ok(()));
+    fakes.with_hanging("hanging", &gate);
+    fakes.with("panicking", |start| panic!("start {start} is unexpected"));
+    fakes.with("to_come", |_| Err(Error::Unsupported));
+    fakes.with("unanswered", |_| Err(Error::TimedOut("x".to_owned())));
+    fakes.with("last", |_| Ok(()));
+    let scraper = fakes.scraper();
+    let metrics = scrape(&scraper, SHORT).await;
     for (collector, became) in [
         ("absent", "no_data"),
         ("failing", "failed"),
@@ -181,34 +184,38 @@ async fn each_outcome_is_isolated_to_its_collector() {
         ("unanswered", "failed"),
         ("last", "collected"),
     ] {
-        assert_eq!(outcome(&page, collector), became, "{collector}");
+        assert_eq!(outcome(&metrics, collector), became, "{collector}");
         let collected = became == "collected";
         let success = format!(
             "node_scrape_collector_success{{collector=\"{collector}\"}} {}",
             u8::from(collected)
         );
-        assert_has(&page, &success);
+        assert_has(&metrics, &success);
         for series in ["test_starts", "strata_collector_partial_errors"] {
             let series = format!("\n{series}{{collector=\"{collector}\"}} ");
-            assert_eq!(page.contains(&series), collected, "{series} in {page}");
+            assert_eq!(
+                metrics.contains(&series),
+                collected,
+                "{series} in {metrics}"
+            );
         }
         let took = format!("\nnode_scrape_collector_duration_seconds{{collector=\"{collector}\"}}");
-        assert_eq!(page.matches(&took).count(), 1, "{page}");
+        assert_eq!(metrics.matches(&took).count(), 1, "{metrics}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn panicked_collector_is_started_again() {
-    let mut machine = Machine::default();
-    machine.with("odd", |start| {
+    let mut fakes = FakeCollectors::default();
+    fakes.with("odd", |start| {
         assert!(start % 2 == 0, "odd");
         Ok(())
     });
-    let scraper = machine.scraper();
+    let scraper = fakes.scraper();
     for start in 1..=6 {
-        let page = scrape(&scraper, LONG).await;
+        let metrics = scrape(&scraper, LONG).await;
         let expected = ["collected", "panicked"][start % 2];
-        assert_eq!(outcome(&page, "odd"), expected, "{start}");
+        assert_eq!(outcome(&metrics, "odd"), expected, "{start}");
     }
 }
 
@@ -216,63 +223,69 @@ async fn panicked_collector_is_started_again() {
 async fn hanging_collector_is_not_started_twice() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
-    let mut machine = Machine::default();
-    let hanging = machine.with_hanging("hanging", &gate);
-    let steady = machine.with("steady", |_| Ok(()));
-    let scraper = machine.scraper();
+    let mut fakes = FakeCollectors::default();
+    let hanging = fakes.with_hanging("hanging", &gate);
+    let steady = fakes.with("steady", |_| Ok(()));
+    let scraper = fakes.scraper();
 
-    let page = scrape(&scraper, SHORT).await;
-    assert_eq!(outcome(&page, "hanging"), "timed_out");
+    let metrics = scrape(&scraper, SHORT).await;
+    assert_eq!(outcome(&metrics, "hanging"), "timed_out");
     for n in 2..8 {
         // Later scrapes do not wait for it.
-        let page = scrape(&scraper, LONG).await;
-        assert_eq!(outcome(&page, "hanging"), "still_running");
+        let metrics = scrape(&scraper, LONG).await;
+        assert_eq!(outcome(&metrics, "hanging"), "still_running");
         assert_has(
-            &page,
+            &metrics,
             "node_scrape_collector_success{collector=\"hanging\"} 0",
         );
-        assert_has(&page, &format!("test_starts{{collector=\"steady\"}} {n}"));
+        assert_has(
+            &metrics,
+            &format!("test_starts{{collector=\"steady\"}} {n}"),
+        );
     }
     assert_eq!(hanging.load(Ordering::SeqCst), 1);
     assert_eq!(steady.load(Ordering::SeqCst), 7);
 
     gate.open();
-    let page = until(&scraper, |page| outcome(page, "hanging") == "collected").await;
+    let metrics = until(&scraper, |metrics| {
+        outcome(metrics, "hanging") == "collected"
+    })
+    .await;
     // The old result is discarded: the collector ran a second time.
-    assert_has(&page, "test_starts{collector=\"hanging\"} 2");
+    assert_has(&metrics, "test_starts{collector=\"hanging\"} 2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelled_scrapes_change_nothing() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
-    let mut machine = Machine::default();
-    let early = machine.with_hanging("early", &gate);
-    let overdue = machine.with_hanging("overdue", &gate);
-    let scraper = machine.scraper();
+    let mut fakes = FakeCollectors::default();
+    let early = fakes.with_hanging("early", &gate);
+    let overdue = fakes.with_hanging("overdue", &gate);
+    let scraper = fakes.scraper();
     for (name, limit, starts) in [
         ("early", LONG, &early),
         ("overdue", Duration::from_millis(1), &overdue),
     ] {
-        let wanted = BTreeSet::from([name]);
+        let selected = BTreeSet::from([name]);
         let mut times = 0;
         while times < 4 || starts.load(Ordering::SeqCst) == 0 {
-            let waiting = scraper.scrape(&wanted, limit);
+            let waiting = scraper.scrape(&selected, limit);
             drop(time::timeout(Duration::from_millis(20), waiting).await);
             times += 1;
         }
     }
-    let page = scrape(&scraper, SHORT).await;
+    let metrics = scrape(&scraper, SHORT).await;
     // The first run has time left and can be shared; the second is past its limit.
-    assert_eq!(outcome(&page, "early"), "timed_out");
-    assert_eq!(outcome(&page, "overdue"), "still_running");
+    assert_eq!(outcome(&metrics, "early"), "timed_out");
+    assert_eq!(outcome(&metrics, "overdue"), "still_running");
     assert_eq!(early.load(Ordering::SeqCst), 1);
     assert_eq!(overdue.load(Ordering::SeqCst), 1);
     gate.open();
-    until(&scraper, |page| {
+    until(&scraper, |metrics| {
         ["early", "overdue"]
             .iter()
-            .all(|name| outcome(page, name) == "collected")
+            .all(|name| outcome(metrics, name) == "collected")
     })
     .await;
 }
@@ -281,10 +294,10 @@ async fn cancelled_scrapes_change_nothing() {
 async fn concurrent_scrapes_share_a_run() {
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
-    let mut machine = Machine::default();
-    let one = machine.with_hanging("one", &gate);
-    let two = machine.with_hanging("two", &gate);
-    let scraper = machine.scraper();
+    let mut fakes = FakeCollectors::default();
+    let one = fakes.with_hanging("one", &gate);
+    let two = fakes.with_hanging("two", &gate);
+    let scraper = fakes.scraper();
     // Each is polled once, in this order, before the gate opens.
     let (a, b, c, d, ()) = tokio::join!(
         scrape_some(&scraper, &["one"], LONG),
@@ -293,23 +306,23 @@ async fn concurrent_scrapes_share_a_run() {
         scrape_some(&scraper, &["two"], LONG),
         async { gate.open() },
     );
-    let (says_one, says_two) = (
+    let (one_start, two_starts) = (
         "test_starts{collector=\"one\"} 1",
         "test_starts{collector=\"two\"} 1",
     );
-    for page in [&a, &b, &c] {
-        assert_has(page, says_one);
+    for metrics in [&a, &b, &c] {
+        assert_has(metrics, one_start);
     }
-    for page in [&b, &d] {
-        assert_has(page, says_two);
+    for metrics in [&b, &d] {
+        assert_has(metrics, two_starts);
     }
     assert!(!a.contains("\"two\"") && !d.contains("\"one\""), "{a}{d}");
     for starts in [&one, &two] {
         assert_eq!(starts.load(Ordering::SeqCst), 1);
     }
     // A later scrape starts a new run.
-    let page = scrape(&scraper, LONG).await;
-    assert_has(&page, "test_starts{collector=\"one\"} 2");
+    let metrics = scrape(&scraper, LONG).await;
+    assert_has(&metrics, "test_starts{collector=\"one\"} 2");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -319,17 +332,17 @@ async fn hanging_collectors_cost_one_thread_each() {
     const STAYING: usize = 2;
     let gate = Gate::default();
     let _opener = Opener(gate.clone());
-    let mut machine = Machine::default();
+    let mut fakes = FakeCollectors::default();
     let starts: Vec<_> = (0..HANGING)
         .map(|n| {
             let name: &'static str = Box::leak(format!("hanging_{n}").into_boxed_str());
-            machine.with_hanging(name, &gate)
+            fakes.with_hanging(name, &gate)
         })
         .collect();
     // Started last.
-    machine.with("steady", |_| Ok(()));
-    let workers = machine.workers.clone();
-    let scraper = machine.scraper();
+    fakes.with("steady", |_| Ok(()));
+    let workers = fakes.workers.clone();
+    let scraper = fakes.scraper();
     let started = || {
         starts
             .iter()
@@ -338,10 +351,10 @@ async fn hanging_collectors_cost_one_thread_each() {
     };
     until(&scraper, |_| started() == HANGING).await;
     for _ in 0..5 {
-        let page = scrape(&scraper, LONG).await;
-        assert_eq!(outcome(&page, "steady"), "collected");
+        let metrics = scrape(&scraper, LONG).await;
+        assert_eq!(outcome(&metrics, "steady"), "collected");
         for n in 0..HANGING {
-            assert_eq!(outcome(&page, &format!("hanging_{n}")), "still_running");
+            assert_eq!(outcome(&metrics, &format!("hanging_{n}")), "still_running");
         }
     }
     assert_eq!(started(), HANGING);
@@ -349,9 +362,12 @@ async fn hanging_collectors_cost_one_thread_each() {
     assert!(threads <= HANGING + STAYING, "{threads} threads");
 
     gate.open();
-    until(&scraper, |page| !page.contains("\"still_running\"")).await;
-    let page = scrape(&scraper, LONG).await;
-    assert_eq!(page.matches("outcome=\"collected\"").count(), HANGING + 1);
+    until(&scraper, |metrics| !metrics.contains("\"still_running\"")).await;
+    let metrics = scrape(&scraper, LONG).await;
+    assert_eq!(
+        metrics.matches("outcome=\"collected\"").count(),
+        HANGING + 1
+    );
     for _ in 0..600 {
         if workers.threads() == STAYING {
             return;
@@ -383,23 +399,23 @@ async fn failure_is_logged_when_it_starts_and_ends() {
     let layer = tracing_subscriber::fmt::layer().with_writer(move || log.clone());
     let _logging = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
 
-    let mut machine = Machine::default();
-    machine.with("fickle", |start| match start {
+    let mut fakes = FakeCollectors::default();
+    fakes.with("fickle", |start| match start {
         4..=6 | 9.. => Ok(()),
         _ => Err(Error::TimedOut("it".to_owned())),
     });
-    machine.with("panicking", |_| panic!("always"));
-    let scraper = machine.scraper();
+    fakes.with("panicking", |_| panic!("always"));
+    let scraper = fakes.scraper();
     for _ in 0..10 {
         scrape(&scraper, LONG).await;
     }
-    let said = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+    let output = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     for (what, times) in [
         ("collector failed", 2),
         ("it did not answer in time", 2),
         ("collector recovered", 2),
         ("collector panicked", 1),
     ] {
-        assert_eq!(said.matches(what).count(), times, "{what} in {said}");
+        assert_eq!(output.matches(what).count(), times, "{what} in {output}");
     }
 }

@@ -25,14 +25,14 @@ fn layers() -> &'static [Vec<String>] {
     &LAYERS
 }
 
-/// What cannot be said safely is in these, to be reviewed. That each block says why it is
-/// sound is held by clippy (`undocumented_unsafe_blocks`).
+/// The reviewed files. Clippy's `undocumented_unsafe_blocks` requires a safety comment on each
+/// block.
 const UNSAFE: &[&str] = &["src/sources/libvirt/virt/ffi.rs", "src/sources/syscall.rs"];
 
 /// A source file.
 struct File {
     path: PathBuf,
-    /// Its place in the tree of modules: `["sources", "dir"]`.
+    /// Module path: `["sources", "dir"]`.
     module: Vec<String>,
     code: String,
 }
@@ -56,7 +56,7 @@ fn modules_use_lower_layers_only() {
     let mut uses = 0;
     for file in files().iter().filter(|file| file.layer().is_some()) {
         for used in used_modules(&file.code, file.module.len()) {
-            // What is no module is an item of the crate itself, such as the macro.
+            // Other names are items of the crate root, such as a macro.
             let Some(layer) = layer_of(&used) else {
                 continue;
             };
@@ -72,7 +72,7 @@ fn modules_use_lower_layers_only() {
 }
 
 #[test]
-fn only_the_sources_know_where_the_kernels_files_are() {
+fn only_sources_contain_kernel_paths() {
     for file in files() {
         if file
             .module
@@ -95,9 +95,9 @@ fn only_the_sources_know_where_the_kernels_files_are() {
 }
 
 #[test]
-fn what_is_unsafe_is_in_the_files_that_are_reviewed() {
+fn unsafe_is_only_in_reviewed_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // As two words, so that this file is not one of them.
+    // Concatenated, so that this file does not match.
     let (keyword, lint) = (concat!("un", "safe "), concat!("un", "safe_code"));
     let all = ["src", "tests"]
         .map(|dir| files_in(root.join(dir)))
@@ -113,16 +113,16 @@ fn what_is_unsafe_is_in_the_files_that_are_reviewed() {
     found.sort_unstable();
     assert_eq!(found, UNSAFE);
     let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
-    for held in [
+    for setting in [
         format!("{lint} = \"deny\""),
         "undocumented_unsafe_blocks = \"deny\"".to_owned(),
     ] {
-        assert!(manifest.contains(&held), "{held}");
+        assert!(manifest.contains(&setting), "{setting}");
     }
 }
 
 #[test]
-fn uses_are_seen_however_they_are_written() {
+fn all_forms_of_use_are_parsed() {
     let code = "use crate::{\n    error::{Error, Result},\n    family::Families, sources,\n};\n\
                 fn x() -> crate::scrape::Report { super::super::http::y(super::z()) }\n\
                 use $crate::metric::Desc; mod tests { use super::super::log; }\n";
@@ -140,7 +140,7 @@ fn uses_are_seen_however_they_are_written() {
 }
 
 #[test]
-fn paths_are_told_from_words_that_look_like_them() {
+fn kernel_paths_are_distinguished_from_words() {
     for line in [r#"open("/proc/stat")"#, r#""/sys""#, r"in /sys/class"] {
         assert!(mounts(line).is_some(), "{line}");
     }
@@ -155,8 +155,8 @@ fn paths_are_told_from_words_that_look_like_them() {
 
 impl File {
     fn read(path: PathBuf) -> Self {
-        let place = path.strip_prefix(src()).unwrap().with_extension("");
-        let mut module: Vec<_> = place
+        let relative = path.strip_prefix(src()).unwrap().with_extension("");
+        let mut module: Vec<_> = relative
             .iter()
             .map(|part| part.to_str().unwrap().to_owned())
             .collect();
@@ -196,7 +196,7 @@ fn files() -> Vec<File> {
     files
 }
 
-/// The files of Rust's below a directory.
+/// Rust files below a directory.
 fn files_in(dir: PathBuf) -> Vec<PathBuf> {
     let mut files = Vec::new();
     let mut dirs = vec![dir];
@@ -215,13 +215,13 @@ fn files_in(dir: PathBuf) -> Vec<PathBuf> {
     files
 }
 
-/// The line, if it is not one of a comment. Comments behind code stay.
+/// Returns the line, or an empty string for a comment line. Trailing comments remain.
 fn without_comment(line: &str) -> String {
     let is_comment = line.trim_start().starts_with("//");
     if is_comment { "" } else { line }.to_owned()
 }
 
-/// The first `/proc` or `/sys` that is a path's beginning.
+/// Position of the first `/proc` or `/sys` that begins a path.
 fn mounts(line: &str) -> Option<usize> {
     let is_word = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-');
     ["/proc", "/sys"].into_iter().find_map(|mount| {

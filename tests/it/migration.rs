@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 use strata_exporter::{collectors, scrape, self_metrics};
 
 /// Names that the documents mention as missing.
-const NOT_HERE: &[&str] = &[
+const OTHER_NAMES: &[&str] = &[
     "container_hints",
     "container_llc_occupancy_bytes",
     "node_filesystem_purgeable_bytes",
@@ -15,8 +15,11 @@ const NOT_HERE: &[&str] = &[
 #[test]
 fn named_metrics_are_described() {
     let own = [scrape::SCRAPE_METRICS, self_metrics::SELF_METRICS].concat();
-    let of_collectors = collectors::ALL.iter().flat_map(|it| it.metrics);
-    let described: BTreeSet<_> = of_collectors.chain(own.iter()).map(|it| it.name).collect();
+    let collector_descs = collectors::ALL.iter().flat_map(|it| it.metrics);
+    let described: BTreeSet<_> = collector_descs
+        .chain(own.iter())
+        .map(|it| it.name)
+        .collect();
     let prefixes = ["node_", "container_", "libvirt_", "census_", "strata_"];
     let text = page();
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || "_*:".contains(c)));
@@ -25,7 +28,7 @@ fn named_metrics_are_described() {
         let is_pattern = word.contains('*') || word.ends_with('_');
         let is_other = collectors::ALL.iter().any(|it| it.name == word)
             || word.starts_with("strata_exporter")
-            || NOT_HERE.contains(&word)
+            || OTHER_NAMES.contains(&word)
             || ["node_exporter", "libvirt_exporter", "libvirt_library"].contains(&word);
         if is_pattern || is_other {
             continue;
@@ -85,18 +88,18 @@ fn node_exporter_flags_are_accepted_or_listed() {
     }
 }
 
-/// Whether the command line knows a flag, whatever it is given.
+/// Whether the command line accepts a flag, regardless of its value.
 fn is_taken(flag: &str) -> bool {
     let exporter = env!("CARGO_BIN_EXE_strata_exporter");
-    let said = Command::new(exporter)
+    let output = Command::new(exporter)
         .arg(format!("{flag}=x"))
         // Wrong in any case, so that nothing is served.
         .arg("--log.level=nosuch")
         .output()
         .unwrap();
-    assert_eq!(said.status.code(), Some(2), "{said:?}");
-    let said = String::from_utf8(said.stderr).unwrap();
-    !said.contains(&format!("'{flag}' found"))
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    !stderr.contains(&format!("'{flag}' found"))
 }
 
 /// The text of all three documents.

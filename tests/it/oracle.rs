@@ -58,22 +58,30 @@ async fn diskstats_match_procfs() {
     for machine in CAPTURED {
         let series = series(machine).await;
         let disks = procfs::DiskStats::from_file(file(machine, "diskstats")).unwrap();
-        let mut seen = 0;
+        let mut compared = 0;
         for disk in disks.0 {
-            let of = |name: &str| format!("node_disk_{name}{{device=\"{}\"}}", disk.name);
-            if !series.contains_key(&of("io_now")) {
+            let series_of = |name: &str| format!("node_disk_{name}{{device=\"{}\"}}", disk.name);
+            if !series.contains_key(&series_of("io_now")) {
                 continue; // excluded by the filter
             }
-            seen += 1;
-            assert_value(&series, &of("reads_completed_total"), disk.reads);
-            assert_value(&series, &of("read_bytes_total"), disk.sectors_read * 512);
-            assert_value(&series, &of("writes_merged_total"), disk.writes_merged);
+            compared += 1;
+            assert_value(&series, &series_of("reads_completed_total"), disk.reads);
+            assert_value(
+                &series,
+                &series_of("read_bytes_total"),
+                disk.sectors_read * 512,
+            );
+            assert_value(
+                &series,
+                &series_of("writes_merged_total"),
+                disk.writes_merged,
+            );
             let written = disk.sectors_written * 512;
-            assert_value(&series, &of("written_bytes_total"), written);
+            assert_value(&series, &series_of("written_bytes_total"), written);
             let flushes = disk.flushes.unwrap();
-            assert_value(&series, &of("flush_requests_total"), flushes);
+            assert_value(&series, &series_of("flush_requests_total"), flushes);
         }
-        assert!(seen > 0, "{machine}");
+        assert!(compared > 0, "{machine}");
     }
 }
 
@@ -141,8 +149,8 @@ fn mounts_match_procfs() {
             rootfs: root.join("root"),
             udev_data: root.join("udev"),
         };
-        let machine = Snapshot::new(roots.into(), std::time::Instant::now());
-        let mounts = machine.mounts().unwrap();
+        let snapshot = Snapshot::new(roots.into(), std::time::Instant::now());
+        let mounts = snapshot.mounts().unwrap();
         let ours: Vec<_> = mounts
             .mounts()
             .map(|mount| mount.unwrap())

@@ -432,18 +432,22 @@ const HIDDEN_BY: &[(&[&str], &str)] = &[
 
 /// The flags that hide values of labels of a collector.
 pub fn hidden_by(collector: &str) -> Option<&'static str> {
-    let of = HIDDEN_BY
+    let hidden = HIDDEN_BY
         .iter()
         .find(|(collectors, _)| collectors.contains(&collector));
-    of.map(|(_, flags)| *flags)
+    hidden.map(|(_, flags)| *flags)
 }
 
 /// The classes that the table has for a label of a collector; exactly one if it is right.
 fn classes(collector: &str, label: &str) -> Vec<Privacy> {
-    let of = |(_, collectors, labels): &&(Privacy, &[&str], &[&str])| {
+    let matches = |(_, collectors, labels): &&(Privacy, &[&str], &[&str])| {
         labels.contains(&label) && (collectors.is_empty() || collectors.contains(&collector))
     };
-    LABELS.iter().filter(of).map(|(class, ..)| *class).collect()
+    LABELS
+        .iter()
+        .filter(matches)
+        .map(|(class, ..)| *class)
+        .collect()
 }
 
 fn all() -> Vec<(&'static str, Vec<&'static Desc>)> {
@@ -462,14 +466,14 @@ fn labels(desc: &Desc) -> impl Iterator<Item = &'static str> {
 
 #[test]
 fn every_label_has_one_privacy_class() {
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     let mut met = BTreeSet::new();
     for (collector, metrics) in all() {
         for label in metrics.iter().flat_map(|desc| labels(desc)) {
             met.insert((collector, label));
             let classes = classes(collector, label);
             if classes.len() != 1 {
-                wrong.push(format!(
+                errors.push(format!(
                     "{label} of {collector} has the classes {classes:?}"
                 ));
             }
@@ -481,15 +485,15 @@ fn every_label_has_one_privacy_class() {
             let missing = collectors
                 .iter()
                 .filter(|it| !met.contains(&(**it, *label)));
-            wrong.extend(missing.map(|it| format!("{it} has no label {label}")));
+            errors.extend(missing.map(|it| format!("{it} has no label {label}")));
             if collectors.is_empty() && !any {
-                wrong.push(format!("no collector has a label {label}"));
+                errors.push(format!("no collector has a label {label}"));
             }
         }
     }
-    wrong.sort_unstable();
-    wrong.dedup();
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    errors.sort_unstable();
+    errors.dedup();
+    assert!(errors.is_empty(), "{errors:#?}");
 }
 
 /// The labels of a family with their classes, optional ones included.
@@ -517,16 +521,16 @@ fn golden_files_have_described_labels_only() {
     for machine in crate::support::MACHINES {
         let path = format!("tests/golden/{machine}.prom");
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
-        let page = Scrape::parse(&fs::read_to_string(path).unwrap());
-        for (family, series) in page.series {
+        let scrape = Scrape::parse(&fs::read_to_string(path).unwrap());
+        for (family, series) in scrape.series {
             // A name with a word that the kernel chose has the labels of its pattern.
             let Some(described) = described.get(family.as_str()) else {
                 continue;
             };
             for label in series.keys().flat_map(|labels| labels.keys()) {
                 let is_of_container = label.starts_with("container_label_");
-                let known = is_of_container || described.contains(label.as_str());
-                assert!(known, "{family} has a label {label}");
+                let is_described = is_of_container || described.contains(label.as_str());
+                assert!(is_described, "{family} has a label {label}");
             }
             families.insert(family);
         }

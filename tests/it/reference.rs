@@ -122,12 +122,12 @@ const EXPERIMENTAL_FLAGS: &[&str] = &["libvirt.stats"];
 
 #[test]
 fn metric_reference_is_current() {
-    let known = Known::from_golden_files();
+    let golden = GoldenSamples::from_golden_files();
     let mut expanded = 0;
     for layer in Layer::ALL {
         let mut page = Page::new(layer.name(), layer.about());
         for entry in built(layer) {
-            page.collector(entry, &known);
+            page.collector(entry, &golden);
         }
         if layer == Layer::Host {
             page.text += &not_built();
@@ -137,9 +137,9 @@ fn metric_reference_is_current() {
         support::assert_matches_file(&path, &page.text);
     }
     let mut page = Page::new("exporter", "the exporter itself");
-    page.text += "\nThese families are in every answer, whichever collectors run. \
+    page.text += "\nThese families are in every response, whichever collectors run. \
                   `--web.disable-exporter-metrics` removes all but the version.\n\n";
-    page.table(EXPORTER, &own_families(), &known);
+    page.table(EXPORTER, &own_families(), &golden);
     support::assert_matches_file(&root().join("docs/metrics/exporter.md"), &page.text);
     // The names that the kernel chooses are found by searching.
     assert!(expanded > 150, "{expanded}");
@@ -178,13 +178,13 @@ fn stability_table_is_current() {
     out += "\n### Flags and environment variables\n\n| Flag | Variable | Status |\n|---|---|---|\n";
     let mut rows = 0;
     for flag in flags().iter().filter(|flag| !flag.is_hidden) {
-        let of_ours = |entry: &&Entry| {
+        let belongs_to_us = |entry: &&Entry| {
             entry.layer != Layer::Host
                 && (flag.name == format!("collector.{}", entry.name)
                     || flag.name.starts_with(&format!("collector.{}.", entry.name)))
         };
         let is_ours = OUR_FLAGS.iter().any(|it| flag.name.starts_with(it))
-            || collectors::ALL.iter().any(|entry| of_ours(&entry));
+            || collectors::ALL.iter().any(|entry| belongs_to_us(&entry));
         if is_ours {
             let status = status(&flag.name, EXPERIMENTAL_FLAGS);
             writeln!(
@@ -206,7 +206,7 @@ fn stability_table_is_current() {
 fn api_tables_are_current() {
     let text = fs::read_to_string(root().join("src/api/openapi.json")).unwrap();
     let api: Value = serde_json::from_str(&text).unwrap();
-    let mut out = String::from("\n### Paths\n\n| Path | Parameters | Answer |\n|---|---|---|\n");
+    let mut out = String::from("\n### Paths\n\n| Path | Parameters | Response |\n|---|---|---|\n");
     for (path, operations) in api["paths"].as_object().unwrap() {
         let get = &operations["get"];
         let parameters: Vec<_> = get["parameters"]
@@ -295,10 +295,10 @@ fn write_fields(out: &mut String, schema: &Value, prefix: &str) {
         } else {
             "no"
         };
-        let about = cell(field["description"].as_str().unwrap_or_default());
+        let description = cell(field["description"].as_str().unwrap_or_default());
         writeln!(
             out,
-            "| `{prefix}{name}` | {} | {always} | {about} |",
+            "| `{prefix}{name}` | {} | {always} | {description} |",
             type_of(field)
         )
         .unwrap();
@@ -360,7 +360,7 @@ impl Page {
         let text = format!(
             "{GENERATED}\n# Metrics: {name}\n\n\
              The families of {about}. `*` in a name stands for a word that the kernel or a driver \
-             chooses; below such a row are names of this kind that the test machines have. \
+             chooses; below such a row are names of this kind on the test machines. \
              The column *Privacy* lists labels whose values identify something: see \
              [privacy classes](../privacy.md#privacy-classes). \
              [stability.md](../stability.md) says which names may change.\n"
@@ -368,7 +368,7 @@ impl Page {
         Self { text, expanded: 0 }
     }
 
-    fn collector(&mut self, entry: &Entry, known: &Known) {
+    fn collector(&mut self, entry: &Entry, golden: &GoldenSamples) {
         let state = if entry.enabled { "On" } else { "Off" };
         let (name, about) = (entry.name, entry.about);
         write!(
@@ -400,17 +400,17 @@ impl Page {
             }
             self.text += "\n";
         }
-        self.table(name, entry.metrics, known);
+        self.table(name, entry.metrics, golden);
         if let Some(way) = privacy::hidden_by(name) {
             write!(self.text, "\nTo hide label values: {way}.\n").unwrap();
         }
     }
 
-    fn table(&mut self, collector: &str, families: &[&Desc], known: &Known) {
+    fn table(&mut self, collector: &str, families: &[&Desc], golden: &GoldenSamples) {
         self.text += "| Metric | Type | Labels | Privacy | HELP |\n|---|---|---|---|---|\n";
         for desc in families {
             self.row(collector, desc, desc.name, type_name(desc.kind), desc.help);
-            for (name, kind, help) in known.names_of(desc) {
+            for (name, kind, help) in golden.names_of(desc) {
                 self.row(collector, desc, name, kind, help);
                 self.expanded += 1;
             }
@@ -446,27 +446,27 @@ impl Page {
 }
 
 /// Families of the golden files.
-struct Known {
+struct GoldenSamples {
     /// Type, HELP and label names by family.
     families: BTreeMap<String, (String, String, BTreeSet<String>)>,
 }
 
-impl Known {
+impl GoldenSamples {
     fn from_golden_files() -> Self {
         let mut families = BTreeMap::new();
         for machine in support::MACHINES {
             let path = root().join(format!("tests/golden/{machine}.prom"));
             let text = fs::read_to_string(path).unwrap();
-            let page = Scrape::parse(&text);
+            let scrape = Scrape::parse(&text);
             for line in text.lines() {
                 let Some(line) = line.strip_prefix("# HELP ") else {
                     continue;
                 };
                 let (name, help) = line.split_once(' ').unwrap();
-                let labels = page.series.get(name).into_iter().flatten();
+                let labels = scrape.series.get(name).into_iter().flatten();
                 let labels = labels.flat_map(|(labels, _)| labels.keys());
                 let labels = labels.map(ToString::to_string).collect();
-                let kind = page.types.get(name).cloned().unwrap_or_default();
+                let kind = scrape.types.get(name).cloned().unwrap_or_default();
                 families.insert(name.to_owned(), (kind, help.to_owned(), labels));
             }
         }
@@ -511,11 +511,11 @@ struct Flag {
 
 fn flags() -> Vec<Flag> {
     let command = cli::command(collectors::ALL);
-    let of_subcommands = command
+    let subcommand_flags = command
         .get_subcommands()
         .flat_map(clap::Command::get_arguments);
     let mut seen = BTreeSet::new();
-    let named = command.get_arguments().chain(of_subcommands);
+    let named = command.get_arguments().chain(subcommand_flags);
     let flags = named.filter_map(|arg: &Arg| {
         let name = arg.get_long()?.to_owned();
         let default: Vec<_> = arg
@@ -548,8 +548,8 @@ fn own_families() -> Vec<&'static Desc> {
 }
 
 fn all_families() -> impl Iterator<Item = &'static Desc> {
-    let of_collectors = collectors::ALL.iter().flat_map(|entry| entry.metrics);
-    of_collectors.copied().chain(own_families())
+    let collector_descs = collectors::ALL.iter().flat_map(|entry| entry.metrics);
+    collector_descs.copied().chain(own_families())
 }
 
 fn not_built() -> String {

@@ -27,7 +27,7 @@ use strata_exporter::{
 
 /// Enables collectors that `support::fixture_args` leaves out although they read files, and
 /// replaces netlink by files.
-const MORE: &[&str] = &[
+const EXTRA_FLAGS: &[&str] = &[
     "--collector.filesystem",
     "--collector.time",
     "--no-collector.arp.netlink",
@@ -37,19 +37,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 const OVERFLOWING: &str = "99999999999999999999999";
 
 /// A copy of a fixture machine, removed at the end of the test.
-struct Copy {
+struct FixtureCopy {
     root: PathBuf,
     scraper: Scraper,
     runtime: tokio::runtime::Runtime,
 }
 
-impl Copy {
-    fn of(machine: &str, name: &str) -> Self {
+impl FixtureCopy {
+    fn new(machine: &str, name: &str) -> Self {
         let dir = format!("strata-robustness-{name}-{machine}-{}", std::process::id());
         let root = std::env::temp_dir().join(dir);
         copy(&crate::support::fixture(machine), &root);
         let mut line = crate::support::fixture_args(&root);
-        line.extend(MORE.iter().map(ToString::to_string));
+        line.extend(EXTRA_FLAGS.iter().map(ToString::to_string));
         let settings = cli::parse_server(collectors::ALL, line).unwrap_or_else(|e| panic!("{e}"));
         let roots = settings.flags.roots;
         Self {
@@ -67,14 +67,14 @@ impl Copy {
     }
 
     /// Scrapes these collectors in both formats, which must have the same samples.
-    fn scrape(&self, wanted: &BTreeSet<&str>) -> Scrape {
+    fn scrape(&self, selected: &BTreeSet<&str>) -> Scrape {
         let families = self
             .runtime
-            .block_on(self.scraper.scrape(wanted, LIMIT))
+            .block_on(self.scraper.scrape(selected, LIMIT))
             .into_families();
-        let page = Arc::new(Exposition::new(families, |_| true));
-        let plain = page.encode(Format::Text).unwrap();
-        let open_metrics = page.encode(Format::OpenMetrics).unwrap();
+        let exposition = Arc::new(Exposition::new(families, |_| true));
+        let plain = exposition.encode(Format::Text).unwrap();
+        let open_metrics = exposition.encode(Format::OpenMetrics).unwrap();
         let rest = open_metrics.strip_suffix("# EOF\n");
         assert_eq!(
             samples(rest.expect("an end")).len(),
@@ -114,8 +114,8 @@ impl Copy {
                     Err(Errno::AGAIN) => break,
                     event => event.unwrap(),
                 };
-                let lost = event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
-                assert!(!lost, "too many files for one look");
+                let overflow = event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW);
+                assert!(!overflow, "inotify queue overflow");
                 let name = event.file_name().unwrap_or_default();
                 if let Some(dir) = directories.get(&event.wd()) {
                     let path = dir.join(OsStr::from_bytes(name.to_bytes()));
@@ -127,7 +127,7 @@ impl Copy {
     }
 }
 
-impl Drop for Copy {
+impl Drop for FixtureCopy {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.root));
     }
@@ -150,16 +150,16 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// Everything below a directory, including the directory itself, in order.
-fn walk(dir: &Path, see: &mut impl FnMut(&Path, fs::FileType)) {
-    see(dir, fs::symlink_metadata(dir).unwrap().file_type());
+fn walk(dir: &Path, visit: &mut impl FnMut(&Path, fs::FileType)) {
+    visit(dir, fs::symlink_metadata(dir).unwrap().file_type());
     let mut entries: Vec<_> = fs::read_dir(dir).unwrap().map(Result::unwrap).collect();
     entries.sort_by_key(fs::DirEntry::file_name);
     for entry in entries {
         let (path, kind) = (entry.path(), entry.file_type().unwrap());
         if kind.is_dir() {
-            walk(&path, see);
+            walk(&path, visit);
         } else {
-            see(&path, kind);
+            visit(&path, kind);
         }
     }
 }
@@ -175,12 +175,12 @@ impl Scrape {
     /// Outcome of each collector.
     fn outcomes(&self) -> BTreeMap<&str, &str> {
         let lines = self.0.lines();
-        let of = lines.filter_map(|line| {
+        let matching = lines.filter_map(|line| {
             let labels = line.strip_prefix("strata_collector_outcome{collector=\"")?;
             let (collector, rest) = labels.split_once("\",outcome=\"")?;
             Some((collector, rest.split_once('"')?.0))
         });
-        of.collect()
+        matching.collect()
     }
 
     fn value(&self, series: &str) -> Option<f64> {
@@ -191,10 +191,10 @@ impl Scrape {
 }
 
 /// Series of an exposition and their values; every line must be well-formed.
-fn samples(page: &str) -> Vec<(&str, f64)> {
-    assert!(page.ends_with('\n'));
+fn samples(exposition: &str) -> Vec<(&str, f64)> {
+    assert!(exposition.ends_with('\n'));
     let mut samples = Vec::new();
-    for line in page.lines() {
+    for line in exposition.lines() {
         if let Some(comment) = line.strip_prefix("# ") {
             let kind = comment.split(' ').next();
             assert!(matches!(kind, Some("HELP" | "TYPE" | "UNIT")), "{line:?}");
@@ -250,7 +250,7 @@ enum Damage {
     /// Without the last byte, usually a newline.
     Short,
     /// Only the first byte.
-    Begun,
+    FirstByte,
     Empty,
     Junk,
     /// A line of 5 MiB.
@@ -277,12 +277,12 @@ const DAMAGES: [Damage; 13] = [
     Damage::Cut(2),
     Damage::Gone,
     Damage::NotText,
-    Damage::Begun,
+    Damage::FirstByte,
     Damage::Huge,
 ];
 
 impl Damage {
-    fn inflict(self, path: &Path, body: &[u8], huge: &Path) {
+    fn apply(self, path: &Path, body: &[u8], huge: &Path) {
         fs::remove_file(path).unwrap();
         let damaged = match self {
             Self::Gone => return,
@@ -291,24 +291,24 @@ impl Damage {
             Self::Empty => Vec::new(),
             Self::Cut(thirds) => body[..body.len() * thirds / 3].to_vec(),
             Self::Short => body[..body.len().saturating_sub(1)].to_vec(),
-            Self::Begun => body[..body.len().min(1)].to_vec(),
-            Self::Junk => Noise(7).take(700).collect(),
+            Self::FirstByte => body[..body.len().min(1)].to_vec(),
+            Self::Junk => RandomBytes(7).take(700).collect(),
             Self::Numbers(number) => with_numbers(body, number),
             Self::Flipped => {
-                let mut noise = Noise(3);
-                let flip = |b: &u8| b ^ if noise.byte() < 24 { 1 << (b % 7) } else { 0 };
+                let mut random = RandomBytes(3);
+                let flip = |b: &u8| b ^ if random.byte() < 24 { 1 << (b % 7) } else { 0 };
                 body.iter().map(flip).collect()
             }
             Self::NotText => {
-                let mut noise = Noise(5);
-                let spoil = |b: &u8| if noise.byte() < 24 { 0xff } else { *b };
-                body.iter().map(spoil).collect()
+                let mut random = RandomBytes(5);
+                let corrupt = |b: &u8| if random.byte() < 24 { 0xff } else { *b };
+                body.iter().map(corrupt).collect()
             }
         };
         fs::write(path, damaged).unwrap();
     }
 
-    fn heal(self, path: &Path, body: &[u8]) {
+    fn revert(self, path: &Path, body: &[u8]) {
         match self {
             Self::Gone => {}
             Self::Directory => fs::remove_dir(path).unwrap(),
@@ -320,9 +320,9 @@ impl Damage {
 }
 
 /// Deterministic pseudo-random bytes.
-struct Noise(u64);
+struct RandomBytes(u64);
 
-impl Noise {
+impl RandomBytes {
     fn byte(&mut self) -> u8 {
         self.0 = self
             .0
@@ -332,7 +332,7 @@ impl Noise {
     }
 }
 
-impl Iterator for Noise {
+impl Iterator for RandomBytes {
     type Item = u8;
 
     fn next(&mut self) -> Option<u8> {
@@ -371,7 +371,7 @@ const WRAPPED: [f64; 8] = [
 ];
 
 fn walk_damages(machine: &str) {
-    let copy = Copy::of(machine, "damages");
+    let copy = FixtureCopy::new(machine, "damages");
     let all = copy.collectors();
     let huge = copy.root.join("huge");
     let words = format!("{} 1 ", "x".repeat(4 << 10));
@@ -398,28 +398,28 @@ fn walk_damages(machine: &str) {
             if !suffers {
                 continue;
             }
-            damage.inflict(&path, &body, &huge);
+            damage.apply(&path, &body, &huge);
             let what = format!("{} {damage:?}", path.display());
-            let answer = copy.scrape(readers);
-            for (collector, outcome) in answer.outcomes() {
+            let scrape = copy.scrape(readers);
+            for (collector, outcome) in scrape.outcomes() {
                 let bearable = matches!(outcome, "collected" | "no_data" | "failed");
                 assert!(bearable, "{what}: {collector} {outcome}");
             }
             if matches!(damage, Damage::Numbers(_)) {
-                for (series, value) in answer.samples() {
+                for (series, value) in scrape.samples() {
                     let wrapped = WRAPPED.contains(&value) && !usual.contains(&value);
                     assert!(!wrapped, "{what}: {series} {value}");
                 }
             }
             if damaged % 8 == 0 && n < 4 {
-                let answer = copy.scrape(&all);
-                for (collector, outcome) in answer.outcomes() {
+                let scrape = copy.scrape(&all);
+                for (collector, outcome) in scrape.outcomes() {
                     if !readers.contains(collector) {
                         assert_eq!(outcome, before[collector], "{what}: {collector}");
                     }
                 }
             }
-            damage.heal(&path, &body);
+            damage.revert(&path, &body);
         }
     }
     assert!(damaged > 80, "{damaged}");
@@ -446,7 +446,7 @@ fn damaged_file_affects_only_its_readers_v2() {
 fn out_of_range_number_is_dropped() {
     /// Exposed as it is read, without arithmetic.
     const COPIED: &str = "node_context_switches_total";
-    let copy = Copy::of("vm-v1", "numbers");
+    let copy = FixtureCopy::new("vm-v1", "numbers");
     let proc = |file: &str| copy.root.join("proc").join(file);
     let replace = |file: &str, from: &str, to: &str| {
         let body = fs::read_to_string(proc(file)).unwrap();
@@ -486,7 +486,7 @@ fn out_of_range_number_is_dropped() {
         let (switches, count) = word("stat", "ctxt", 1);
         replace("stat", &switches, &format!("ctxt {damage}"));
 
-        let answer = scrape();
+        let result = scrape();
         let max = 18_446_744_073_709_551_615.0;
         let number: f64 = damage.parse().unwrap();
         for (series, value) in [
@@ -496,11 +496,11 @@ fn out_of_range_number_is_dropped() {
             (COPIED, max),
         ] {
             assert!(healthy.value(series).is_some(), "{series}");
-            let said = answer.value(series);
-            let exact = said.is_none_or(|said| (said / (value / max) - number).abs() <= 0.0);
-            assert!(exact, "{series} {damage}: {said:?}");
+            let actual = result.value(series);
+            let exact = actual.is_none_or(|actual| (actual / (value / max) - number).abs() <= 0.0);
+            assert!(exact, "{series} {damage}: {actual:?}");
             assert_eq!(
-                said.is_some(),
+                actual.is_some(),
                 fits || series == COPIED,
                 "{series} {damage}"
             );
@@ -513,7 +513,7 @@ fn out_of_range_number_is_dropped() {
             "node_forks_total".to_owned(),
         ] {
             assert_eq!(
-                answer.value(&series),
+                result.value(&series),
                 healthy.value(&series),
                 "{series} {damage}"
             );
@@ -532,7 +532,7 @@ fn out_of_range_number_is_dropped() {
 /// Another thread moves directories away and back during the scrapes.
 #[test]
 fn directory_that_vanishes_after_listing_costs_only_itself() {
-    let copy = Copy::of("hardware", "vanishing");
+    let copy = FixtureCopy::new("hardware", "vanishing");
     let all = copy.collectors();
     let healthy = copy.scrape(&all);
     let before = healthy.outcomes();
@@ -564,10 +564,10 @@ fn directory_that_vanishes_after_listing_costs_only_itself() {
                 }
             }
         });
-        let ends = Ends(&over);
+        let ends = SetOnDrop(&over);
         for _ in 0..60 {
-            let answer = copy.scrape(&all);
-            for (collector, outcome) in answer.outcomes() {
+            let scrape = copy.scrape(&all);
+            for (collector, outcome) in scrape.outcomes() {
                 // The only directory of its kind may be away.
                 let bearable = outcome == before[collector] || outcome == "no_data";
                 assert!(bearable, "{collector} {outcome}");
@@ -579,9 +579,9 @@ fn directory_that_vanishes_after_listing_costs_only_itself() {
 }
 
 /// Ends a thread's loop when dropped, also when the test panics.
-struct Ends<'a>(&'a AtomicBool);
+struct SetOnDrop<'a>(&'a AtomicBool);
 
-impl Drop for Ends<'_> {
+impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -589,10 +589,10 @@ impl Drop for Ends<'_> {
 
 #[test]
 fn names_of_any_bytes_and_length_are_exposed() {
-    let machine = Copy::of("hardware", "names");
-    let all = machine.collectors();
-    let before = machine.scrape(&all);
-    let root = &machine.root;
+    let fixture = FixtureCopy::new("hardware", "names");
+    let all = fixture.collectors();
+    let before = fixture.scrape(&all);
+    let root = &fixture.root;
     let long = "l\u{e4}\\".repeat(16 << 10);
     let add = |file: &str, line: &str| {
         let path = root.join(file);
@@ -632,8 +632,8 @@ fn names_of_any_bytes_and_length_are_exposed() {
             );
         }
     }
-    let answer = machine.scrape(&all);
-    let outcomes = answer.outcomes();
+    let scrape = fixture.scrape(&all);
+    let outcomes = scrape.outcomes();
     for (collector, outcome) in before.outcomes() {
         let same = outcomes[collector] == outcome || collector == "filesystem";
         assert!(same, "{collector}: {outcome}, then {}", outcomes[collector]);
@@ -644,21 +644,21 @@ fn names_of_any_bytes_and_length_are_exposed() {
         format!("from_a_text_file{{long=\"{escaped}\"}}"),
         format!("node_disk_io_now{{device=\"{escaped}\"}}"),
     ] {
-        assert!(answer.value(&series).is_some());
+        assert!(scrape.value(&series).is_some());
     }
-    assert!(answer.0.contains(&format!("mountpoint=\"/{escaped}\"")));
+    assert!(scrape.0.contains(&format!("mountpoint=\"/{escaped}\"")));
     for family in [
         "node_network_",
         "node_power_supply_",
         "node_thermal_zone_temp",
     ] {
-        let mut samples = answer.samples().into_iter();
+        let mut samples = scrape.samples().into_iter();
         let odd =
             samples.any(|(series, _)| series.starts_with(family) && series.contains('\u{fffd}'));
         assert!(odd, "{family}");
     }
     // All earlier series are still exposed.
-    let after: BTreeSet<&str> = answer
+    let after: BTreeSet<&str> = scrape
         .samples()
         .into_iter()
         .map(|(series, _)| series)

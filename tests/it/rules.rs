@@ -23,11 +23,11 @@ const RUNBOOKS: &str =
 
 #[derive(Deserialize)]
 struct TestFile {
-    tests: Vec<World>,
+    tests: Vec<TestGroup>,
 }
 
 #[derive(Deserialize)]
-struct World {
+struct TestGroup {
     #[serde(default)]
     alert_rule_test: Vec<AlertCase>,
     #[serde(default)]
@@ -66,7 +66,7 @@ fn alerts() -> BTreeMap<String, Rule> {
     out
 }
 
-fn worlds(layer: &str) -> Vec<World> {
+fn test_groups(layer: &str) -> Vec<TestGroup> {
     read_yaml::<TestFile>(&rules_dir().join(format!("tests/{layer}.yml"))).tests
 }
 
@@ -103,19 +103,19 @@ fn promtool(args: &[&str], files: &[PathBuf]) {
     }
     let output = Command::new("promtool").args(args).args(files).output();
     let output = output.unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success(), "{said}");
-    assert!(said.matches("SUCCESS").count() == files.len(), "{said}");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "{text}");
+    assert!(text.matches("SUCCESS").count() == files.len(), "{text}");
 }
 
 #[test]
 fn promtool_accepts_the_rules() {
     let files = rule_files();
     promtool(&["check", "rules", "--lint=all", "--lint-fatal"], &files);
-    let there = fs::read_dir(rules_dir()).unwrap();
-    let there = there.filter(|file| file.as_ref().unwrap().path().is_file());
-    assert_eq!(there.count(), files.len(), "a file that no test knows");
+    let rule_paths = fs::read_dir(rules_dir()).unwrap();
+    let rule_paths = rule_paths.filter(|file| file.as_ref().unwrap().path().is_file());
+    assert_eq!(rule_paths.count(), files.len(), "a file without a test");
 }
 
 #[test]
@@ -131,9 +131,9 @@ fn promtool_rule_tests_pass() {
 fn every_alert_has_a_firing_and_a_silent_case() {
     let (mut firing, mut silent) = (BTreeSet::new(), BTreeSet::new());
     for (layer, _) in LAYERS {
-        let cases = worlds(layer)
+        let cases = test_groups(layer)
             .into_iter()
-            .flat_map(|world| world.alert_rule_test);
+            .flat_map(|group| group.alert_rule_test);
         for case in cases {
             let annotations = case
                 .exp_alerts
@@ -161,9 +161,9 @@ fn every_recording_rule_has_a_test() {
     let name = Regex::new(r#"^\{__name__="([^"]+)""#).unwrap();
     let mut expected = BTreeSet::new();
     for (layer, _) in LAYERS {
-        let cases = worlds(layer)
+        let cases = test_groups(layer)
             .into_iter()
-            .flat_map(|world| world.promql_expr_test);
+            .flat_map(|group| group.promql_expr_test);
         for sample in cases.flat_map(|case| case.exp_samples) {
             expected.insert(name.captures(&sample.labels).unwrap()[1].to_owned());
         }
@@ -187,7 +187,7 @@ fn alerts_have_severity_texts_and_runbook() {
             let url = format!("{RUNBOOKS}{}", name.to_lowercase());
             assert_eq!(rule.annotations["runbook_url"], url, "{name}");
             let section = sections.get(name);
-            let section = section.unwrap_or_else(|| panic!("no section about {name}"));
+            let section = section.unwrap_or_else(|| panic!("no section for {name}"));
             for part in ["\nCheck:\n\n- ", "\nFix: ", "\nSilence: "] {
                 assert!(section.contains(part), "{name} lacks {part:?}");
             }
@@ -206,13 +206,13 @@ fn every_runbook_section_is_about_an_alert() {
     let alerts: BTreeSet<_> = alerts().into_keys().collect();
     assert_eq!(sections, alerts);
     let headings = runbooks().matches("\n### ").count();
-    assert_eq!(headings, alerts.len(), "a heading is there twice");
+    assert_eq!(headings, alerts.len(), "duplicate heading");
 }
 
 #[test]
 fn runbooks_name_existing_alerts_metrics_and_rules() {
     let text = runbooks();
-    let (alerts, known) = (alerts(), MetricCatalog::new(recorded_names()));
+    let (alerts, catalog) = (alerts(), MetricCatalog::new(recorded_names()));
     let name = Regex::new(r"\b(Host|Container|Domain|Exporter)[A-Z]\w+").unwrap();
     for found in name.find_iter(&text) {
         let found = found.as_str();
@@ -226,7 +226,7 @@ fn runbooks_name_existing_alerts_metrics_and_rules() {
             let found = found.as_str();
             let is_collector = collectors::ALL.iter().any(|entry| entry.name == found);
             if !is_collector && found != "strata_exporter" && found != "strata_threshold:" {
-                assert!(known.has_metric(found), "{found}");
+                assert!(catalog.has_metric(found), "{found}");
                 count += 1;
             }
         }
@@ -239,8 +239,8 @@ fn alerts_compare_only_with_thresholds_defined_at_the_top() {
     for (name, _) in LAYERS {
         let groups = read_groups(name);
         let names: Vec<_> = groups.iter().map(|group| group.name.as_str()).collect();
-        let wanted = ["thresholds", "recorded", "alerts"].map(|it| format!("strata-{name}-{it}"));
-        assert_eq!(names, wanted);
+        let expected = ["thresholds", "recorded", "alerts"].map(|it| format!("strata-{name}-{it}"));
+        assert_eq!(names, expected);
         let [thresholds, recordings, alerting] = groups.try_into().ok().unwrap();
         let is_threshold = |rule: &&Rule| {
             let name = rule.record.as_deref();
@@ -306,12 +306,13 @@ fn recording_names_contain_their_range() {
 
 #[test]
 fn rules_use_described_metrics_and_labels() {
-    let known = MetricCatalog::new(recorded_names());
+    let catalog = MetricCatalog::new(recorded_names());
     let mut count = 0;
-    let mut check = |expr: &str, of: &str| {
-        let (question, _) = PromqlQuery::new(expr).unwrap_or_else(|error| panic!("{of}: {error}"));
-        count += question.uses.len();
-        assert_eq!(known.validate(&question), [""; 0], "{of}");
+    let mut check = |expr: &str, location: &str| {
+        let (parsed, _) =
+            PromqlQuery::new(expr).unwrap_or_else(|error| panic!("{location}: {error}"));
+        count += parsed.uses.len();
+        assert_eq!(catalog.validate(&parsed), [""; 0], "{location}");
     };
     // Queries in descriptions, to which labels are added.
     let query = Regex::new(r#"printf "([^"]+)""#).unwrap();

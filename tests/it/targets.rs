@@ -20,30 +20,35 @@ use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
 /// UID of an unprivileged user.
-const NOBODY: u32 = 65_534;
+const NOBODY_UID: u32 = 65_534;
 
 /// Runs `targets TASK --file FILE WORDS…`; returns exit code and output.
-fn targets(task: &str, file: &Path, words: &[&str]) -> (Option<i32>, String) {
-    targets_of(task, file, words, "")
+fn targets(task: &str, file: &Path, args: &[&str]) -> (Option<i32>, String) {
+    targets_with_input(task, file, args, "")
 }
 
 /// Like `targets`, but must succeed; returns the output.
-fn done(task: &str, file: &Path, words: &[&str]) -> String {
-    let (code, said) = targets(task, file, words);
-    assert_eq!(code, Some(0), "{task} {words:?}: {said}");
-    said
+fn run_ok(task: &str, file: &Path, args: &[&str]) -> String {
+    let (code, output) = targets(task, file, args);
+    assert_eq!(code, Some(0), "{task} {args:?}: {output}");
+    output
 }
 
-fn targets_of(task: &str, file: &Path, words: &[&str], input: &str) -> (Option<i32>, String) {
-    run_with_input(&mut command(task, file, words), input)
+fn targets_with_input(
+    task: &str,
+    file: &Path,
+    args: &[&str],
+    input: &str,
+) -> (Option<i32>, String) {
+    run_with_input(&mut command(task, file, args), input)
 }
 
-fn command(task: &str, file: &Path, words: &[&str]) -> Command {
+fn command(task: &str, file: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(BINARY);
     command
         .args(["targets", task, "--file"])
         .arg(file)
-        .args(words);
+        .args(args);
     command
 }
 
@@ -53,12 +58,12 @@ fn groups(file: &Path) -> Value {
 }
 
 /// Whether promtool accepts a configuration with this target file.
-fn is_taken_by_promtool(dir: &Path, file: &Path) -> bool {
+fn promtool_accepts(dir: &Path, file: &Path) -> bool {
     let config = dir.join("promtool.yml");
     fs::write(&config, configuration(file)).unwrap();
     let mut promtool = Command::new("promtool");
-    let (code, said) = run_with_input(promtool.args(["check", "config"]).arg(config), "");
-    assert!(matches!(code, Some(0 | 1)), "{said}");
+    let (code, output) = run_with_input(promtool.args(["check", "config"]).arg(config), "");
+    assert!(matches!(code, Some(0 | 1)), "{output}");
     code == Some(0)
 }
 
@@ -84,9 +89,9 @@ fn prometheus_follows_added_and_removed_targets() {
     }
     let dir = TempDir::new("targets-prometheus");
     let files = ["targets.json", "targets.yml"].map(|name| dir.0.join(name));
-    let each = |task: &str, words: &[&str]| {
+    let each = |task: &str, args: &[&str]| {
         for file in &files {
-            done(task, file, words);
+            run_ok(task, file, args);
         }
     };
     let labels = ["--label=instance_id=i-1", "--label=project_id=p \"1\" ü\n"];
@@ -110,15 +115,15 @@ fn prometheus_follows_added_and_removed_targets() {
 
 /// Waits until Prometheus scrapes exactly these addresses, each from both files.
 fn wait_for(prometheus: &ServerProcess, addresses: &[&str]) -> Vec<Value> {
-    let mut wanted: Vec<_> = addresses
+    let mut expected: Vec<_> = addresses
         .iter()
         .flat_map(|it| ["json", "yml"].map(|job| (job, *it)))
         .collect();
-    wanted.sort_unstable();
+    expected.sort_unstable();
     wait_until(&format!("{addresses:?}"), || {
-        let answer = prometheus.get("/api/v1/targets?state=active", "").ok()?;
-        let answer: Value = serde_json::from_str(&answer).unwrap();
-        let active = answer["data"]["activeTargets"].as_array().unwrap();
+        let response = prometheus.get("/api/v1/targets?state=active", "").ok()?;
+        let response: Value = serde_json::from_str(&response).unwrap();
+        let active = response["data"]["activeTargets"].as_array().unwrap();
         let label =
             |target: &'_ Value, name: &str| target["labels"][name].as_str().unwrap().to_owned();
         let mut found: Vec<_> = active
@@ -130,7 +135,7 @@ fn wait_for(prometheus: &ServerProcess, addresses: &[&str]) -> Vec<Value> {
             .iter()
             .map(|(job, it)| (job.as_str(), it.as_str()))
             .collect();
-        (found == wanted).then(|| active.clone())
+        (found == expected).then(|| active.clone())
     })
 }
 
@@ -249,11 +254,11 @@ const TIMEOUTS: &[&str] = &["", "5s", "0s", "x", "20s", "21s"];
 type Case = (&'static str, Vec<(&'static str, &'static str)>);
 
 fn cases() -> Vec<Case> {
-    let of = |name: &'static str, value: &'static str| ("h:1", vec![(name, value)]);
+    let labelled = |name: &'static str, value: &'static str| ("h:1", vec![(name, value)]);
     let mut cases: Vec<Case> = Vec::new();
     cases.extend(ADDRESSES.iter().map(|address| (*address, vec![])));
-    cases.extend(NAMES.iter().map(|name| of(name, "x")));
-    cases.extend(VALUES.iter().map(|value| of("a", value)));
+    cases.extend(NAMES.iter().map(|name| labelled(name, "x")));
+    cases.extend(VALUES.iter().map(|value| labelled("a", value)));
     let scheme = |(address, scheme): &(_, _)| (*address, vec![("__scheme__", *scheme)]);
     cases.extend(SCHEMES.iter().map(scheme));
     for interval in INTERVALS {
@@ -274,7 +279,7 @@ fn targets_are_rejected_exactly_as_by_promtool() {
         return skip("promtool");
     }
     let dir = TempDir::new("targets-promtool");
-    let (mut taken, mut refused) = (0, 0);
+    let (mut accepted, mut rejected) = (0, 0);
     for (address, labels) in &cases() {
         let labels_as_json: serde_json::Map<_, _> = labels
             .iter()
@@ -283,32 +288,40 @@ fn targets_are_rejected_exactly_as_by_promtool() {
         let text = json!([{"targets": [address], "labels": labels_as_json}]).to_string();
         let theirs = dir.0.join("theirs.json");
         fs::write(&theirs, &text).unwrap();
-        let expected = is_taken_by_promtool(&dir.0, &theirs);
-        let mut words: Vec<String> = labels
+        let expected = promtool_accepts(&dir.0, &theirs);
+        let mut args: Vec<String> = labels
             .iter()
             .map(|(name, value)| format!("--label={name}={value}"))
             .collect();
-        words.extend(["--".to_owned(), (*address).to_owned()]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        args.extend(["--".to_owned(), (*address).to_owned()]);
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
         for name in ["json", "yml"] {
-            let ours = dir.0.join(format!("ours-{taken}.{name}"));
-            let (code, said) = targets("add", &ours, &words);
-            assert_eq!(code == Some(0), expected, "{address:?} {labels:?}: {said}");
+            let ours = dir.0.join(format!("ours-{accepted}.{name}"));
+            let (code, output) = targets("add", &ours, &args);
+            assert_eq!(
+                code == Some(0),
+                expected,
+                "{address:?} {labels:?}: {output}"
+            );
             assert_eq!(ours.exists(), expected, "{address:?} {labels:?}");
             if expected {
                 // The file contains exactly the given target.
-                let said = done("list", &ours, &["--json"]);
-                let listed: Value = serde_json::from_str(&said).unwrap();
+                let output = run_ok("list", &ours, &["--json"]);
+                let listed: Value = serde_json::from_str(&output).unwrap();
                 assert_eq!(listed[0]["targets"], json!([address]));
-                let known = listed[0].get("labels").cloned().unwrap_or(json!({}));
-                assert_eq!(known, Value::Object(labels_as_json.clone()), "{name}");
+                let actual = listed[0].get("labels").cloned().unwrap_or(json!({}));
+                assert_eq!(actual, Value::Object(labels_as_json.clone()), "{name}");
             }
         }
-        *(if expected { &mut taken } else { &mut refused }) += 1;
+        *(if expected {
+            &mut accepted
+        } else {
+            &mut rejected
+        }) += 1;
     }
     assert!(
-        taken > 40 && refused > 30,
-        "{taken} taken, {refused} refused"
+        accepted > 40 && rejected > 30,
+        "{accepted} accepted, {rejected} rejected"
     );
 }
 
@@ -406,13 +419,13 @@ fn files_are_rejected_as_by_promtool() {
     let check = |name: &str, bytes: &[u8], theirs: bool, ours: bool| {
         let file = dir.0.join(name);
         fs::write(&file, bytes).unwrap();
-        assert_eq!(is_taken_by_promtool(&dir.0, &file), theirs, "{name}");
-        let (code, said) = targets("add", &file, &["--label=new=1", "new:1"]);
-        assert_eq!(code == Some(0), ours, "{name}: {said}");
+        assert_eq!(promtool_accepts(&dir.0, &file), theirs, "{name}");
+        let (code, output) = targets("add", &file, &["--label=new=1", "new:1"]);
+        assert_eq!(code == Some(0), ours, "{name}: {output}");
         if !ours {
             assert_eq!(fs::read(&file).unwrap(), bytes, "{name}");
         } else if theirs {
-            assert!(is_taken_by_promtool(&dir.0, &file), "{name}");
+            assert!(promtool_accepts(&dir.0, &file), "{name}");
         }
     };
     for (name, bytes) in STRICTER {
@@ -424,7 +437,7 @@ fn files_are_rejected_as_by_promtool() {
     for (name, bytes) in SAME {
         let file = dir.0.join(name);
         fs::write(&file, bytes).unwrap();
-        let theirs = is_taken_by_promtool(&dir.0, &file);
+        let theirs = promtool_accepts(&dir.0, &file);
         check(name, bytes, theirs, theirs);
     }
 }
@@ -437,21 +450,21 @@ fn examples_are_accepted_and_rewritten_unchanged() {
         let file = dir.0.join(name);
         fs::copy(examples.join(name), &file).unwrap();
         if is_installed("promtool") {
-            assert!(is_taken_by_promtool(&dir.0, &file), "{name}");
+            assert!(promtool_accepts(&dir.0, &file), "{name}");
         } else {
             skip("promtool");
         }
-        let said = done("list", &file, &["--label=service_id=web"]);
+        let output = run_ok("list", &file, &["--label=service_id=web"]);
         assert!(
-            said.contains("10.0.0.11:9100 {instance_id=\"i-0a1b2c3d\", "),
-            "{said}"
+            output.contains("10.0.0.11:9100 {instance_id=\"i-0a1b2c3d\", "),
+            "{output}"
         );
-        done(
+        run_ok(
             "add",
             &file,
             &["--label=service_id=cache", "10.0.0.31:9100"],
         );
-        done("remove", &file, &["10.0.0.31:9100"]);
+        run_ok("remove", &file, &["10.0.0.31:9100"]);
         let before = fs::read_to_string(examples.join(name)).unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), before, "{name}");
     }
@@ -468,11 +481,11 @@ fn concurrent_writers_lose_nothing() {
             for number in 0..EACH {
                 let address = format!("host-{writer}-{number}:9100");
                 let label = format!("--label=writer={writer}");
-                done("add", &file, &[&label, &address]);
+                run_ok("add", &file, &[&label, &address]);
                 // A target that other writers add and remove, too.
-                let (code, said) = targets("add", &file, &[&label, "gone"]);
-                assert!(code == Some(0) || said.contains("--replace"), "{said}");
-                done("remove", &file, &["gone"]);
+                let (code, output) = targets("add", &file, &[&label, "gone"]);
+                assert!(code == Some(0) || output.contains("--replace"), "{output}");
+                run_ok("remove", &file, &["gone"]);
             }
         };
         thread::scope(|scope| {
@@ -480,8 +493,8 @@ fn concurrent_writers_lose_nothing() {
                 scope.spawn(move || write(writer));
             }
         });
-        let said = done("list", &file, &[]);
-        let mut listed: Vec<&str> = said.lines().collect();
+        let output = run_ok("list", &file, &[]);
+        let mut listed: Vec<&str> = output.lines().collect();
         listed.sort_unstable();
         let expected = |it: usize| {
             let (writer, number) = (it / EACH, it % EACH);
@@ -500,8 +513,8 @@ fn killed_writer_leaves_a_complete_file() {
     let file = dir.0.join("targets.json");
     // Large, so that writing it takes a while.
     let many: Vec<String> = (0..20_000).map(|it| format!("host-{it}:9100")).collect();
-    let (code, said) = targets_of("sync", &file, &["--label=all=1"], &many.join("\n"));
-    assert_eq!(code, Some(0), "{}", said.len());
+    let (code, output) = targets_with_input("sync", &file, &["--label=all=1"], &many.join("\n"));
+    assert_eq!(code, Some(0), "{}", output.len());
     let new = dir.0.join(".targets.json.tmp");
     let (mut while_writing, mut is_there) = (0, false);
     for round in 0..ROUNDS {
@@ -528,7 +541,7 @@ fn killed_writer_leaves_a_complete_file() {
     }
     assert!(while_writing > 0);
     // Files left by killed writers do not block the next one.
-    done("add", &file, &["--label=all=1", "last"]);
+    run_ok("add", &file, &["--label=all=1", "last"]);
     let names = fs::read_dir(&dir.0)
         .unwrap()
         .map(|it| it.unwrap().file_name());
@@ -545,15 +558,15 @@ fn mode_and_owner_are_preserved() {
     let dir = TempDir::new("targets-owner");
     let file = dir.0.join("targets.json");
     fs::write(&file, "[]").unwrap();
-    chown(&file, Some(NOBODY), Some(NOBODY - 1)).unwrap();
+    chown(&file, Some(NOBODY_UID), Some(NOBODY_UID - 1)).unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o4640)).unwrap();
     let before = fs::metadata(&file).unwrap();
-    done("add", &file, &["h:1"]);
+    run_ok("add", &file, &["h:1"]);
     let after = fs::metadata(&file).unwrap();
     assert_ne!(before.ino(), after.ino());
     assert_eq!(
         (after.uid(), after.gid(), after.mode()),
-        (NOBODY, NOBODY - 1, before.mode())
+        (NOBODY_UID, NOBODY_UID - 1, before.mode())
     );
 }
 
@@ -574,9 +587,9 @@ fn file_is_unchanged_if_its_owner_cannot_be_kept() {
         .args(["targets", "add", "--file"])
         .arg(&file)
         .arg("h:1");
-    let (code, said) = run_with_input(command.uid(NOBODY).gid(NOBODY), "");
+    let (code, output) = run_with_input(command.uid(NOBODY_UID).gid(NOBODY_UID), "");
     assert_eq!(code, Some(1));
-    assert!(said.contains("its owner 0:0 cannot be kept"), "{said}");
+    assert!(output.contains("its owner 0:0 cannot be kept"), "{output}");
     assert_eq!(groups(&file), json!([]));
     assert!(!dir.0.join(".targets.json.tmp").exists());
 }
@@ -590,27 +603,27 @@ fn unchanged_targets_cause_no_write() {
     fs::write(&file, text).unwrap();
     let before = fs::metadata(&file).unwrap();
     let labels = ["--label=a=1", "--label=b=2"];
-    for (task, words) in [
+    for (task, args) in [
         ("add", vec![labels[0], labels[1], "h:1"]),
         ("remove", vec!["g:1"]),
         ("remove", vec!["--label=a=2", "h:1"]),
         ("sync", vec![labels[0], "h:1"]),
         ("sync", vec![labels[1], "--label=c=3", "--allow-empty"]),
     ] {
-        let said = targets(task, &file, &words);
+        let output = targets(task, &file, &args);
         assert_eq!(
-            said,
+            output,
             (Some(0), "nothing to change\n".to_owned()),
-            "{task} {words:?}"
+            "{task} {args:?}"
         );
     }
-    for (task, words) in [
+    for (task, args) in [
         ("add", vec!["g:1", "--dry-run"]),
         ("remove", vec!["h:1", "--dry-run"]),
         ("sync", vec!["g:1", "--dry-run"]),
     ] {
-        let (code, said) = targets(task, &file, &words);
-        assert!(code == Some(0) && said.starts_with("would "), "{said}");
+        let (code, output) = targets(task, &file, &args);
+        assert!(code == Some(0) && output.starts_with("would "), "{output}");
     }
     let after = fs::metadata(&file).unwrap();
     assert_eq!(before.ino(), after.ino());
@@ -624,14 +637,14 @@ fn symbolic_link_is_preserved() {
     let (real, link) = (dir.0.join("real.json"), dir.0.join("sub/link.json"));
     fs::create_dir(dir.0.join("sub")).unwrap();
     symlink("../real.json", &link).unwrap();
-    let (code, said) = targets("add", &link, &["h:1"]);
+    let (code, output) = targets("add", &link, &["h:1"]);
     assert_eq!(code, Some(1));
     assert!(
-        said.ends_with("link.json is a link to what does not exist\n"),
-        "{said}"
+        output.ends_with("link.json is a link to what does not exist\n"),
+        "{output}"
     );
     fs::write(&real, "[]").unwrap();
-    done("add", &link, &["h:1"]);
+    run_ok("add", &link, &["h:1"]);
     assert!(link.is_symlink() && !real.is_symlink());
     assert_eq!(groups(&real), json!([{"targets": ["h:1"]}]));
     // Beside the link's target, where users of that path look for it.
@@ -644,28 +657,31 @@ fn sync_reads_lists_and_rejects_empty_input() {
     let file = dir.0.join("targets.yml");
     let list = dir.0.join("list");
     fs::write(&list, "# ours\n b:1\r\n\na:1\nb:1\n").unwrap();
-    done("add", &file, &["other:1", "--label=p=2"]);
+    run_ok("add", &file, &["other:1", "--label=p=2"]);
     let from = format!("--from={}", list.display());
-    let said = done("sync", &file, &["--label=p=1", &from]);
-    assert_eq!(said, "added b:1 {p=\"1\"}\nadded a:1 {p=\"1\"}\n");
-    let (_, said) = targets_of("sync", &file, &["--label=p=1", "--from=-"], "c:1\na:1\n");
-    assert_eq!(said, "added c:1 {p=\"1\"}\nremoved b:1 {p=\"1\"}\n");
+    let output = run_ok("sync", &file, &["--label=p=1", &from]);
+    assert_eq!(output, "added b:1 {p=\"1\"}\nadded a:1 {p=\"1\"}\n");
+    let (_, output) = targets_with_input("sync", &file, &["--label=p=1", "--from=-"], "c:1\na:1\n");
+    assert_eq!(output, "added c:1 {p=\"1\"}\nremoved b:1 {p=\"1\"}\n");
     let before = fs::read(&file).unwrap();
-    let (code, said) = targets_of("sync", &file, &["--label=p=1"], "\n# none\n");
-    assert!(code == Some(1) && said.contains("--allow-empty"), "{said}");
+    let (code, output) = targets_with_input("sync", &file, &["--label=p=1"], "\n# none\n");
+    assert!(
+        code == Some(1) && output.contains("--allow-empty"),
+        "{output}"
+    );
     assert_eq!(fs::read(&file).unwrap(), before);
-    targets_of("sync", &file, &["--label=p=1", "--allow-empty"], "");
-    let said = done("list", &file, &[]);
-    assert_eq!(said, "other:1 {p=\"2\"}\n");
-    let said = done("list", &file, &["--label=p=1", "--json"]);
-    assert_eq!(said, "[]\n");
+    targets_with_input("sync", &file, &["--label=p=1", "--allow-empty"], "");
+    let output = run_ok("list", &file, &[]);
+    assert_eq!(output, "other:1 {p=\"2\"}\n");
+    let output = run_ok("list", &file, &["--label=p=1", "--json"]);
+    assert_eq!(output, "[]\n");
 }
 
 #[test]
 fn exit_codes_distinguish_usage_errors_from_failures() {
     let dir = TempDir::new("targets-codes");
     let file = dir.0.join("targets.json");
-    for (task, words, code, said) in [
+    for (task, args, status, expected) in [
         (
             "add",
             vec![],
@@ -705,9 +721,9 @@ fn exit_codes_distinguish_usage_errors_from_failures() {
         ),
         ("remove", vec!["h:1"], 0, "nothing to change\n"),
     ] {
-        let (got, text) = targets(task, &file, &words);
-        let text = text.replace(&file.display().to_string(), "FILE");
-        assert_eq!((got, text.as_str()), (Some(code), said));
+        let (code, output) = targets(task, &file, &args);
+        let output = output.replace(&file.display().to_string(), "FILE");
+        assert_eq!((code, output.as_str()), (Some(status), expected));
     }
     assert!(!file.exists());
     let (code, help) = targets("add", &file, &["--help"]);

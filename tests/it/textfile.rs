@@ -57,8 +57,11 @@ async fn scrape(directories: &[&Path]) -> (String, usize) {
         Workers::default(),
     );
     let families = crate::support::scrape_all(&scraper).await;
-    let page = Arc::new(Exposition::new(families, |_| true));
-    (page.encode(Format::Text).unwrap(), page.conflicts())
+    let exposition = Arc::new(Exposition::new(families, |_| true));
+    (
+        exposition.encode(Format::Text).unwrap(),
+        exposition.conflicts(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,8 +75,8 @@ async fn unreadable_files_cost_only_themselves_and_no_time() {
     fs::create_dir(dir.join("directory.prom")).unwrap();
     scratch.file("broken.prom", "bad 1\nbad 2 x\n");
     scratch.file("unreadable.prom", "unreadable 1");
-    let nobody = fs::Permissions::from_mode(0o000);
-    fs::set_permissions(dir.join("unreadable.prom"), nobody).unwrap();
+    let no_access = fs::Permissions::from_mode(0o000);
+    fs::set_permissions(dir.join("unreadable.prom"), no_access).unwrap();
     scratch.file("z.prom", "good 1\n");
     scratch.file("z.prom.tmp", "temporary 1\n");
 

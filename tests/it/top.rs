@@ -33,7 +33,7 @@ const NO_CERTIFICATE: &str = "a client certificate: name one by cert_file and ke
                               tls_config of --http.config.file";
 
 /// A directory of certificates and settings.
-struct Place {
+struct TopFixture {
     scratch: TempDir,
 }
 
@@ -45,12 +45,12 @@ struct Server {
 
 /// Exit code and output of `top`.
 #[derive(Debug)]
-struct Said {
+struct TopOutput {
     status: Option<i32>,
     text: String,
 }
 
-impl Place {
+impl TopFixture {
     /// Creates `ca.crt`, which signed `web.crt` for a server and `own.crt` for a client;
     /// `guide.crt`, created as in `node_exporter`'s guide, for localhost only; `other.crt` of an
     /// authority that signed nothing.
@@ -95,12 +95,12 @@ impl Place {
     }
 
     /// Runs `top` with these settings, or without a settings file if they are empty.
-    fn top(&self, url: &str, settings: &str) -> Said {
+    fn top(&self, url: &str, settings: &str) -> TopOutput {
         self.top_where(url, settings, "/dev/null")
     }
 
     /// Like `top`, where the system trusts the certificates in this file.
-    fn top_where(&self, url: &str, settings: &str, trusted: &str) -> Said {
+    fn top_where(&self, url: &str, settings: &str, trusted: &str) -> TopOutput {
         let mut command = server_process::exporter_command();
         command.args(["top", url]).current_dir("/");
         command.env("SSL_CERT_FILE", self.dir().join(trusted));
@@ -111,7 +111,7 @@ impl Place {
             command.arg(format!("--http.config.file={}", file.display()));
         }
         let (status, text) = server_process::run_with_input(&mut command, "");
-        Said { status, text }
+        TopOutput { status, text }
     }
 }
 
@@ -122,28 +122,28 @@ impl Server {
     }
 }
 
-impl Said {
+impl TopOutput {
     #[track_caller]
     fn is_table(&self) {
-        let heads = self.text.lines().nth(1).unwrap_or_default();
-        assert!(heads.starts_with("NAME "), "{self:?}");
+        let header = self.text.lines().nth(1).unwrap_or_default();
+        assert!(header.starts_with("NAME "), "{self:?}");
         assert_eq!(self.status, Some(0), "{self:?}");
     }
 
     /// Asserts that `top` failed with this one-line reason, because there was no usable response.
     #[track_caller]
     fn is(&self, reason: &str) {
-        self.is_refused(1, reason);
+        self.is_error(1, reason);
     }
 
     /// Asserts that the command line, or a file that it names, was rejected.
     #[track_caller]
-    fn is_wrong_line(&self, reason: &str) {
-        self.is_refused(2, reason);
+    fn is_usage_error(&self, reason: &str) {
+        self.is_error(2, reason);
     }
 
     #[track_caller]
-    fn is_refused(&self, status: i32, reason: &str) {
+    fn is_error(&self, status: i32, reason: &str) {
         assert_eq!(self.status, Some(status), "{self:?}");
         assert_eq!(self.text.lines().count(), 1, "{self:?}");
         assert!(self.text.contains(reason), "{}not: {reason}", self.text);
@@ -160,30 +160,30 @@ fn ca(name: &str) -> String {
 
 #[test]
 fn only_certificates_of_configured_authorities_are_trusted() {
-    let Some(place) = Place::new("ca") else {
+    let Some(fixture) = TopFixture::new("ca") else {
         return;
     };
-    let server = place.serve(&tls("web"));
+    let server = fixture.serve(&tls("web"));
     let (by_name, by_address) = (
         server.url("https://localhost"),
         server.url("https://127.0.0.1"),
     );
-    place.top(&by_name, &ca("ca")).is_table();
-    place.top(&by_address, &ca("ca")).is_table();
-    let pem = fs::read_to_string(place.dir().join("ca.crt")).unwrap();
+    fixture.top(&by_name, &ca("ca")).is_table();
+    fixture.top(&by_address, &ca("ca")).is_table();
+    let pem = fs::read_to_string(fixture.dir().join("ca.crt")).unwrap();
     let inline = format!(
         "tls_config:\n  ca: |\n    {}\n",
         pem.replace('\n', "\n    ")
     );
-    place.top(&by_name, &inline).is_table();
-    place.top(&by_name, &ca("other")).is(UNTRUSTED);
-    place.top(&by_name, "").is(UNTRUSTED);
-    place.top_where(&by_name, "", "ca.crt").is_table();
+    fixture.top(&by_name, &inline).is_table();
+    fixture.top(&by_name, &ca("other")).is(UNTRUSTED);
+    fixture.top(&by_name, "").is(UNTRUSTED);
+    fixture.top_where(&by_name, "", "ca.crt").is_table();
     // Configured authorities replace those of the system.
-    place
+    fixture
         .top_where(&by_name, &ca("other"), "ca.crt")
         .is(UNTRUSTED);
-    place
+    fixture
         .top(
             &by_name,
             &format!("{}  server_name: elsewhere.example\n", ca("ca")),
@@ -196,28 +196,30 @@ fn only_certificates_of_configured_authorities_are_trusted() {
 
 #[test]
 fn self_signed_certificate_is_trusted_if_configured() {
-    let Some(place) = Place::new("guide") else {
+    let Some(fixture) = TopFixture::new("guide") else {
         return;
     };
-    let server = place.serve(&tls("guide"));
+    let server = fixture.serve(&tls("guide"));
     let url = server.url("https://localhost");
-    place.top(&url, &ca("guide")).is_table();
+    fixture.top(&url, &ca("guide")).is_table();
     let itself = "to trust it, name it itself in tls_config.ca_file of --http.config.file";
-    place.top(&url, "").is(itself);
-    place.top(&url, &ca("ca")).is(itself);
-    place.top_where(&url, "", "ca.crt").is(itself);
+    fixture.top(&url, "").is(itself);
+    fixture.top(&url, &ca("ca")).is(itself);
+    fixture.top_where(&url, "", "ca.crt").is(itself);
     let by_address = server.url("https://127.0.0.1");
-    place.top(&by_address, &ca("guide")).is("not for 127.0.0.1");
+    fixture
+        .top(&by_address, &ca("guide"))
+        .is("not for 127.0.0.1");
     let named = format!("{}  server_name: localhost\n", ca("guide"));
-    place.top(&by_address, &named).is_table();
+    fixture.top(&by_address, &named).is_table();
 }
 
 #[test]
 fn configured_certificate_must_still_be_valid() {
-    let Some(place) = Place::new("named") else {
+    let Some(fixture) = TopFixture::new("named") else {
         return;
     };
-    let dir = place.dir();
+    let dir = fixture.dir();
     certificates::ca_signed(dir, "expired", "ec", "ca", "-1", NAMES);
     let client = format!("{NAMES}\nextendedKeyUsage=clientAuth");
     certificates::ca_signed(dir, "backwards", "ec", "ca", "30", &client);
@@ -225,32 +227,34 @@ fn configured_certificate_must_still_be_valid() {
     let leaf = format!("{NAMES}\nbasicConstraints=CA:FALSE");
     certificates::ca_signed(dir, "leaf", "ec", "ca", "30", &leaf);
     certificates::ca_signed(dir, "forged", "ec", "leaf", "30", &leaf);
-    for (served, named, said) in [
+    for (served, named, expected) in [
         ("leaf", "leaf", None),
         ("expired", "expired", Some("its certificate has expired")),
         ("expired", "ca", Some("its certificate has expired")),
         ("backwards", "backwards", Some("it is not one for servers")),
         ("forged", "leaf", Some(UNTRUSTED)),
     ] {
-        let server = place.serve(&tls(served));
-        let answer = place.top(&server.url("https://localhost"), &ca(named));
-        match said {
-            Some(said) => answer.is(said),
-            None => answer.is_table(),
+        let server = fixture.serve(&tls(served));
+        let output = fixture.top(&server.url("https://localhost"), &ca(named));
+        match expected {
+            Some(expected) => output.is(expected),
+            None => output.is_table(),
         }
     }
 }
 
 #[test]
 fn skipped_verification_accepts_any_certificate() {
-    let Some(place) = Place::new("skip") else {
+    let Some(fixture) = TopFixture::new("skip") else {
         return;
     };
     let skip = "tls_config:\n  ca_file: other.crt\n  insecure_skip_verify: true\n";
     for name in ["web", "guide"] {
-        let server = place.serve(&tls(name));
-        place.top(&server.url("https://127.0.0.1"), skip).is_table();
-        place
+        let server = fixture.serve(&tls(name));
+        fixture
+            .top(&server.url("https://127.0.0.1"), skip)
+            .is_table();
+        fixture
             .top(&server.url("https://127.0.0.1"), &ca("other"))
             .is("certificate is ");
     }
@@ -284,66 +288,66 @@ fn impostor(dir: &Path) -> SocketAddr {
 
 #[test]
 fn server_without_the_certificates_key_is_rejected() {
-    let Some(place) = Place::new("impostor") else {
+    let Some(fixture) = TopFixture::new("impostor") else {
         return;
     };
-    let url = format!("https://localhost:{}", impostor(place.dir()).port());
+    let url = format!("https://localhost:{}", impostor(fixture.dir()).port());
     let skip = "tls_config: {insecure_skip_verify: true}";
     let tls12 = "tls_config: {insecure_skip_verify: true, max_version: TLS12}";
     for settings in [&ca("guide"), skip, tls12] {
-        place.top(&url, settings).is("a signature is wrong");
+        fixture.top(&url, settings).is("a signature is wrong");
     }
 }
 
 #[test]
 fn client_certificate_is_sent_on_request() {
-    let Some(place) = Place::new("clients") else {
+    let Some(fixture) = TopFixture::new("clients") else {
         return;
     };
     let own = format!("{}  cert_file: own.crt\n  key_file: own.key\n", ca("ca"));
     let foreign = own.replace("own.", "other.");
     for version in ["TLS12", "TLS13"] {
-        let server = place.serve(&format!(
+        let server = fixture.serve(&format!(
             "{}  client_ca_file: ca.crt\n  client_auth_type: RequireAndVerifyClientCert\n  \
              max_version: {version}\n",
             tls("web")
         ));
         let url = server.url("https://localhost");
-        place.top(&url, &own).is_table();
-        place.top(&url, &ca("ca")).is(NO_CERTIFICATE);
-        place
+        fixture.top(&url, &own).is_table();
+        fixture.top(&url, &ca("ca")).is(NO_CERTIFICATE);
+        fixture
             .top(&url, &foreign)
             .is("client_ca has to have signed that of tls_config");
     }
-    let server = place.serve(&format!(
+    let server = fixture.serve(&format!(
         "{}  client_ca_file: ca.crt\n  client_auth_type: VerifyClientCertIfGiven\n",
         tls("web")
     ));
-    place
+    fixture
         .top(&server.url("https://localhost"), &ca("ca"))
         .is_table();
 }
 
 #[test]
 fn correct_password_is_accepted() {
-    let Some(place) = Place::new("password") else {
+    let Some(fixture) = TopFixture::new("password") else {
         return;
     };
-    fs::write(place.dir().join("right"), "one\n").unwrap();
+    fs::write(fixture.dir().join("right"), "one\n").unwrap();
     let login = |password: &str| format!("basic_auth:\n  username: me\n  {password}\n");
     let users = format!("basic_auth_users:\n  me: {ONE}\n");
-    let (plain, secret) = (place.serve(&users), place.serve(&(tls("web") + &users)));
+    let (plain, secret) = (fixture.serve(&users), fixture.serve(&(tls("web") + &users)));
     for url in [
         plain.url("http://localhost"),
         format!("unix://{}", plain.socket),
         secret.url("https://localhost"),
     ] {
-        let with = |password: &str| place.top(&url, &(login(password) + &ca("ca")));
+        let with = |password: &str| fixture.top(&url, &(login(password) + &ca("ca")));
         with("password: one").is_table();
         with("password_file: right").is_table();
         with("password: two").is("it does not take the name and password of basic_auth");
         with("").is("it does not take the name and password of basic_auth");
-        place
+        fixture
             .top(&url, &ca("ca"))
             .is("it asks for a password: name it by basic_auth in --http.config.file");
     }
@@ -351,7 +355,7 @@ fn correct_password_is_accepted() {
 
 #[test]
 fn settings_can_be_copied_from_prometheus_yml() {
-    let Some(place) = Place::new("copied") else {
+    let Some(fixture) = TopFixture::new("copied") else {
         return;
     };
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("prometheus/tls.yml");
@@ -363,41 +367,41 @@ fn settings_can_be_copied_from_prometheus_yml() {
         .lines()
         .map(|line| line.strip_prefix("    ").unwrap().to_owned() + "\n")
         .collect();
-    let there = "/etc/prometheus/strata";
-    let lines = lines.replace(&format!("{there}.password"), "right");
-    let lines = lines.replace(&format!("{there}-ca.crt"), "ca.crt");
-    fs::write(place.dir().join("right"), "one\n").unwrap();
+    let config_dir = "/etc/prometheus/strata";
+    let lines = lines.replace(&format!("{config_dir}.password"), "right");
+    let lines = lines.replace(&format!("{config_dir}-ca.crt"), "ca.crt");
+    fs::write(fixture.dir().join("right"), "one\n").unwrap();
     let users = format!("basic_auth_users:\n  prometheus: {ONE}\n");
-    let server = place.serve(&(tls("web") + &users));
-    place
+    let server = fixture.serve(&(tls("web") + &users));
+    fixture
         .top(&server.url("https://localhost"), &lines)
         .is_table();
 }
 
 #[test]
 fn tls_versions_follow_the_settings() {
-    let Some(place) = Place::new("versions") else {
+    let Some(fixture) = TopFixture::new("versions") else {
         return;
     };
-    let server = place.serve(&(tls("web") + "  min_version: TLS13\n"));
+    let server = fixture.serve(&(tls("web") + "  min_version: TLS13\n"));
     let url = server.url("https://localhost");
-    place
+    fixture
         .top(&url, &(ca("ca") + "  min_version: TLS13\n"))
         .is_table();
-    let said = place.top(&url, &(ca("ca") + "  max_version: TLS12\n"));
-    said.is("TLS: received fatal alert: ProtocolVersion");
+    let output = fixture.top(&url, &(ca("ca") + "  max_version: TLS12\n"));
+    output.is("TLS: received fatal alert: ProtocolVersion");
 }
 
 #[test]
 fn wrong_protocol_is_reported() {
-    let Some(place) = Place::new("other") else {
+    let Some(fixture) = TopFixture::new("other") else {
         return;
     };
-    let (plain, secret) = (place.serve("{}"), place.serve(&tls("web")));
-    place
+    let (plain, secret) = (fixture.serve("{}"), fixture.serve(&tls("web")));
+    fixture
         .top(&secret.url("http://localhost"), "")
         .is("it speaks TLS: ask for https://");
-    place
+    fixture
         .top(&plain.url("https://localhost"), &ca("ca"))
         .is("ask for http://");
     // A server that closes the connection without a reply.
@@ -408,19 +412,19 @@ fn wrong_protocol_is_reported() {
             let _read = stream.unwrap().read(&mut [0; 4096]);
         }
     });
-    let said = place.top(&format!("https://localhost:{}", address.port()), &ca("ca"));
-    said.is("closed the connection instead of speaking TLS: if it speaks HTTP, ask for http://");
+    let output = fixture.top(&format!("https://localhost:{}", address.port()), &ca("ca"));
+    output.is("closed the connection instead of speaking TLS: if it speaks HTTP, ask for http://");
 }
 
 #[test]
 fn settings_errors_name_their_position_before_connecting() {
-    let Some(place) = Place::new("wrong") else {
+    let Some(fixture) = TopFixture::new("wrong") else {
         return;
     };
-    let file = place.dir().join("http.yml");
-    let (file, there) = (file.display(), place.dir().display());
-    fs::write(place.dir().join("empty"), "").unwrap();
-    for (settings, said) in [
+    let file = fixture.dir().join("http.yml");
+    let (file, config_dir) = (file.display(), fixture.dir().display());
+    fs::write(fixture.dir().join("empty"), "").unwrap();
+    for (settings, expected) in [
         ("basic_auth: [", format!("{file}:")),
         (
             "proxy_url: x",
@@ -428,25 +432,25 @@ fn settings_errors_name_their_position_before_connecting() {
         ),
         (
             "tls_config: {ca_file: none}",
-            format!("{file}:1:23: {there}/none: No such file or directory"),
+            format!("{file}:1:23: {config_dir}/none: No such file or directory"),
         ),
         (
             "tls_config: {ca_file: empty}",
-            format!("{file}:1:23: {there}/empty: has no certificate in PEM format"),
+            format!("{file}:1:23: {config_dir}/empty: has no certificate in PEM format"),
         ),
         (
             "tls_config: {cert_file: own.crt, key_file: web.key}",
-            format!("{file}:1:44: {there}/web.key: does not match the certificate"),
+            format!("{file}:1:44: {config_dir}/web.key: does not match the certificate"),
         ),
         (
             "basic_auth: {username: me, password_file: /dev/zero}",
             format!("{file}:1:43: /dev/zero: is not a regular file"),
         ),
     ] {
-        let answer = place.top("https://localhost:1", settings);
-        answer.is_wrong_line(&format!("strata_exporter: --http.config.file: {said}"));
+        let output = fixture.top("https://localhost:1", settings);
+        output.is_usage_error(&format!("strata_exporter: --http.config.file: {expected}"));
     }
-    let said = place.top("https://me:secret@localhost:1", "");
-    said.is_wrong_line("URL: name and password belong into --http.config.file, as basic_auth");
-    assert!(!said.text.contains("secret"), "{said:?}");
+    let output = fixture.top("https://me:secret@localhost:1", "");
+    output.is_usage_error("URL: name and password belong into --http.config.file, as basic_auth");
+    assert!(!output.text.contains("secret"), "{output:?}");
 }

@@ -97,36 +97,38 @@ impl Server {
         fs::rename(&new, &self.config).unwrap();
     }
 
-    fn curl(&self, scheme: &str, path: &str, words: &[&str]) -> Curled {
-        Curled::of(curl(&self.dir, words).arg(format!("{scheme}://{}{path}", self.program.address)))
+    fn curl(&self, scheme: &str, path: &str, args: &[&str]) -> CurlResponse {
+        CurlResponse::run(
+            curl(&self.dir, args).arg(format!("{scheme}://{}{path}", self.program.address)),
+        )
     }
 
-    fn https(&self, words: &[&str]) -> Curled {
-        self.curl("https", PATH, words)
+    fn https(&self, args: &[&str]) -> CurlResponse {
+        self.curl("https", PATH, args)
     }
 
     /// A sample's value, by name and labels.
-    fn sample(&self, scheme: &str, words: &[&str], name: &str) -> Option<String> {
-        let body = self.curl(scheme, "/metrics", words).body;
+    fn sample(&self, scheme: &str, args: &[&str], name: &str) -> Option<String> {
+        let body = self.curl(scheme, "/metrics", args).body;
         let mut lines = body.lines().filter_map(|line| line.rsplit_once(' '));
         let found = lines.find(|(found, _)| *found == name);
         found.map(|(_, value)| value.to_owned())
     }
 }
 
-fn curl(dir: &Path, words: &[&str]) -> Command {
+fn curl(dir: &Path, args: &[&str]) -> Command {
     let mut command = Command::new("curl");
     command
         .args(["-sS", "-g", "--max-time", "60", "--cacert", "ca.crt"])
         .args(["-D", "/dev/stderr", "-w", "\n%{http_code} %{http_version}"])
-        .args(words)
+        .args(args)
         .current_dir(dir);
     command
 }
 
 /// Result of a curl request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Curled {
+struct CurlResponse {
     /// 0 if there was no response.
     status: u16,
     version: String,
@@ -134,8 +136,8 @@ struct Curled {
     body: String,
 }
 
-impl Curled {
-    fn of(command: &mut Command) -> Self {
+impl CurlResponse {
+    fn run(command: &mut Command) -> Self {
         Self::read(&command.output().unwrap())
     }
 
@@ -157,11 +159,11 @@ impl Curled {
 
 /// Result of an openssl connection: protocol, cipher, ALPN and the response's status, or that there
 /// was none.
-fn s_client(server: &Server, words: &[&str]) -> String {
+fn s_client(server: &Server, args: &[&str]) -> String {
     let mut client = Command::new("openssl")
         .args(["s_client", "-CAfile", "ca.crt", "-ign_eof", "-connect"])
         .arg(server.program.address.to_string())
-        .args(words)
+        .args(args)
         .current_dir(&server.dir)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -197,14 +199,14 @@ fn s_client(server: &Server, words: &[&str]) -> String {
 
 /// Whether the required programs are installed.
 fn can_run() -> bool {
-    let lacking = ["openssl", "curl", ORACLE, "promtool"];
-    let lacking = lacking
+    let missing = ["openssl", "curl", ORACLE, "promtool"];
+    let missing = missing
         .iter()
         .find(|program| !crate::support::is_installed(program));
-    if let Some(program) = lacking {
+    if let Some(program) = missing {
         crate::support::skip(program);
     }
-    lacking.is_none()
+    missing.is_none()
 }
 
 fn with_certificates(name: &str) -> Option<(TempDir, Authority)> {
@@ -218,7 +220,7 @@ fn with_certificates(name: &str) -> Option<(TempDir, Authority)> {
 const PAIR: &str = "tls_server_config:\n  cert_file: web.crt\n  key_file: web.key\n";
 
 /// An intended difference: the client, our result, and why.
-type Meant = (&'static str, &'static str, &'static str);
+type Difference = (&'static str, &'static str, &'static str);
 
 /// Asserts that each client gets the same result from both servers, apart from intended
 /// differences.
@@ -226,23 +228,25 @@ fn compare(
     dir: &Path,
     config: &str,
     clients: &[&str],
-    ask: impl Fn(&Server, &[&str]) -> String,
-    meant: &[Meant],
+    request: impl Fn(&Server, &[&str]) -> String,
+    differences: &[Difference],
 ) {
     let (ours, theirs) = (Server::ours(dir, config), Server::oracle(dir, config));
     for client in clients {
-        let words: Vec<&str> = client.split_whitespace().collect();
-        let (got, expected) = (ask(&ours, &words), ask(&theirs, &words));
-        let meant = meant.iter().find(|(of, ..)| of == client);
-        match meant {
-            Some((_, we, why)) => {
-                assert_eq!(got, *we, "{client}: {why}\n{config}");
-                assert_ne!(
-                    got, expected,
-                    "{client} is no difference any more\n{config}"
-                );
+        let args: Vec<&str> = client.split_whitespace().collect();
+        let (actual, expected) = (request(&ours, &args), request(&theirs, &args));
+        let difference = differences.iter().find(|(name, ..)| name == client);
+        match difference {
+            Some((_, intended, reason)) => {
+                assert_eq!(actual, *intended, "{client}: {reason}\n{config}");
+                assert_ne!(actual, expected, "{client} no longer differs\n{config}");
             }
-            None => assert_eq!(got, expected, "{client}\n{config}\n{}", ours.program.log()),
+            None => assert_eq!(
+                actual,
+                expected,
+                "{client}\n{config}\n{}",
+                ours.program.log()
+            ),
         }
     }
 }
@@ -276,7 +280,7 @@ fn protocols_and_ciphers_match_node_exporter() {
         "-alpn spdy/3",
     ];
     let weak = "weak: no forward secrecy, or CBC";
-    let weak: &[Meant] = &[
+    let weak: &[Difference] = &[
         ("-tls1_2 -cipher ECDHE-RSA-AES128-SHA", "refused", weak),
         ("-tls1_2 -cipher AES128-GCM-SHA256", "refused", weak),
         ("-curves P-521", "refused", "ring does not have it"),
@@ -293,7 +297,7 @@ fn protocols_and_ciphers_match_node_exporter() {
         "{PAIR}  max_version: TLS12\n  cipher_suites: [TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, \
          TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]\n"
     );
-    let order: &[Meant] = &[(
+    let order: &[Difference] = &[(
         "-cipher ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384",
         "TLSv1.2 ECDHE-RSA-AES256-GCM-SHA384, ALPN none, 200 OK",
         "the order in the file counts, as exporter-toolkit promises and Go does not do any more",
@@ -304,7 +308,7 @@ fn protocols_and_ciphers_match_node_exporter() {
         "-cipher ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384",
         "-cipher ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-AES128-GCM-SHA256",
     ];
-    let order: &[Meant] = &[(
+    let order: &[Difference] = &[(
         clients[1],
         "TLSv1.2 ECDHE-RSA-AES256-GCM-SHA384, ALPN none, 200 OK",
         "the client's order counts where the file says so",
@@ -353,7 +357,7 @@ fn names_in_client_certificates_are_verified() {
     let Some((scratch, _authority)) = with_certificates("sans") else {
         return;
     };
-    let known = ["--cert", "known.crt", "--key", "known.key"];
+    let known_client = ["--cert", "known.crt", "--key", "known.key"];
     for (san, status) in [
         ("scraper.example", 200),
         ("10.1.2.3", 200),
@@ -368,13 +372,13 @@ fn names_in_client_certificates_are_verified() {
              client_allowed_sans: [nobody, '{san}']\n"
         );
         let server = Server::ours(&scratch.0, &config);
-        assert_eq!(server.https(&known).status, status, "{san}");
-        for refused in [
+        assert_eq!(server.https(&known_client).status, status, "{san}");
+        for rejected in [
             &[][..],
             &["--cert", "nameless.crt", "--key", "nameless.key"],
             &["--cert", "other.crt", "--key", "other.key"],
         ] {
-            assert_eq!(server.https(refused).status, 0, "{san} {refused:?}");
+            assert_eq!(server.https(rejected).status, 0, "{san} {rejected:?}");
         }
     }
     // The list also applies to certificates that are not verified.
@@ -395,9 +399,9 @@ fn names_in_client_certificates_are_verified() {
 }
 
 /// curl's result without headers that rightly differ between the exporters.
-fn told(server: &Server, scheme: &str, path: &str, words: &[&str]) -> String {
-    let got = server.curl(scheme, path, words);
-    let ours = [
+fn comparable_response(server: &Server, scheme: &str, path: &str, args: &[&str]) -> String {
+    let actual = server.curl(scheme, path, args);
+    let headers_compared = [
         "content-security-policy",
         "strict-transport-security",
         "www-authenticate",
@@ -405,14 +409,14 @@ fn told(server: &Server, scheme: &str, path: &str, words: &[&str]) -> String {
         "x-frame-options",
         "x-xss-protection",
     ];
-    let headers = got
+    let headers = actual
         .headers
         .iter()
-        .filter(|(name, _)| ours.contains(&name.as_str()));
+        .filter(|(name, _)| headers_compared.contains(&name.as_str()));
     let headers: Vec<_> = headers
         .map(|(name, value)| format!("{name}: {value}"))
         .collect();
-    format!("{} HTTP/{} {headers:?}", got.status, got.version)
+    format!("{} HTTP/{} {headers:?}", actual.status, actual.version)
 }
 
 #[test]
@@ -442,7 +446,7 @@ fn passwords_match_node_exporter() {
         "-H Authorization:YTpvbmU=",
         "-u a:one -X POST",
     ];
-    let methods: &[Meant] = &[(
+    let methods: &[Difference] = &[(
         "-u a:one -X POST",
         "405 HTTP/1.1 []",
         "methods other than GET and HEAD are refused",
@@ -451,13 +455,13 @@ fn passwords_match_node_exporter() {
         &scratch.0,
         &config,
         &clients,
-        |server, words| {
-            let words: Vec<_> = words
+        |server, args| {
+            let args: Vec<_> = args
                 .iter()
                 .map(|word| word.replace('\u{a0}', " "))
                 .collect();
-            let words: Vec<_> = words.iter().map(String::as_str).collect();
-            told(server, "http", PATH, &words)
+            let args: Vec<_> = args.iter().map(String::as_str).collect();
+            comparable_response(server, "http", PATH, &args)
         },
         methods,
     );
@@ -478,12 +482,16 @@ fn passwords_match_node_exporter() {
     );
     let guess = format!("a:{long}one");
     assert_eq!(server.curl("http", PATH, &["-u", &guess]).status, 401);
-    let of = |reason: &str| {
+    let rejected_count = |reason: &str| {
         let name = format!("strata_web_requests_rejected_total{{reason=\"{reason}\"}}");
         server.sample("http", &["-u", "a:one"], &name).unwrap()
     };
     assert_eq!(
-        [of("no_password"), of("wrong_password"), of("busy")],
+        [
+            rejected_count("no_password"),
+            rejected_count("wrong_password"),
+            rejected_count("busy")
+        ],
         ["6", "1", "0"]
     );
 }
@@ -506,22 +514,23 @@ fn headers_and_http2_match_node_exporter() {
     let users = format!("basic_auth_users: {{a: {ONE}}}\n");
     for http2 in ["", "  http2: true\n", "  http2: false\n"] {
         let config = format!("{PAIR}{headers}{http2}{users}");
-        let ask = |server: &Server, words: &[&str]| told(server, "https", PATH, words);
-        compare(&scratch.0, &config, &clients, ask, &[]);
+        let request =
+            |server: &Server, args: &[&str]| comparable_response(server, "https", PATH, args);
+        compare(&scratch.0, &config, &clients, request, &[]);
     }
     let config = format!("{headers}{users}");
-    let ask = |server: &Server, words: &[&str]| told(server, "http", PATH, words);
-    compare(&scratch.0, &config, &clients, ask, &[]);
+    let request = |server: &Server, args: &[&str]| comparable_response(server, "http", PATH, args);
+    compare(&scratch.0, &config, &clients, request, &[]);
     // They are set on every response, also where the page sets its own.
     let server = Server::ours(&scratch.0, &config);
     for (path, status) in [("/", 200), ("/nothing", 404), ("/api/v1/nothing", 404)] {
-        let got = server.curl("http", path, &["-u", "a:one"]);
-        assert_eq!(got.status, status, "{path}");
+        let actual = server.curl("http", path, &["-u", "a:one"]);
+        assert_eq!(actual.status, status, "{path}");
         assert_eq!(
-            got.headers["content-security-policy"], "default-src 'self'",
+            actual.headers["content-security-policy"], "default-src 'self'",
             "{path}"
         );
-        assert_eq!(got.headers["x-frame-options"], "sameorigin", "{path}");
+        assert_eq!(actual.headers["x-frame-options"], "sameorigin", "{path}");
     }
 }
 
@@ -554,15 +563,22 @@ fn http2_connection_serves_many_requests() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let error = String::from_utf8_lossy(&output.stderr);
     let answered = text
         .lines()
         .filter(|line| line.starts_with("200 2 "))
         .count();
-    assert_eq!(answered, 60, "{text}\n{said}");
-    let whole = server.curl("https", "/", &["--http2"]);
-    assert_eq!((whole.status, whole.version.as_str()), (200, "2"));
-    assert!(whole.body.trim_end().ends_with("</html>"), "{}", whole.body);
+    assert_eq!(answered, 60, "{text}\n{error}");
+    let landing_page = server.curl("https", "/", &["--http2"]);
+    assert_eq!(
+        (landing_page.status, landing_page.version.as_str()),
+        (200, "2")
+    );
+    assert!(
+        landing_page.body.trim_end().ends_with("</html>"),
+        "{}",
+        landing_page.body
+    );
     let head = server.curl("https", "/metrics", &["--http2", "-I"]);
     assert_eq!((head.status, head.version.as_str()), (200, "2"));
     let post = server.curl("https", "/metrics", &["--http2", "-X", "POST"]);
@@ -574,11 +590,11 @@ fn plain_http_on_tls_port_gets_go_error() {
     let Some((scratch, _authority)) = with_certificates("plain") else {
         return;
     };
-    let ask = |server: &Server, words: &[&str]| {
-        let got = server.curl("http", PATH, words);
-        format!("{} {} {}", got.status, got.version, got.body)
+    let request = |server: &Server, args: &[&str]| {
+        let actual = server.curl("http", PATH, args);
+        format!("{} {} {}", actual.status, actual.version, actual.body)
     };
-    compare(&scratch.0, PAIR, &["", "-X POST", "-I"], ask, &[]);
+    compare(&scratch.0, PAIR, &["", "-X POST", "-I"], request, &[]);
     let server = Server::ours(&scratch.0, PAIR);
     let mut noise = TcpStream::connect(server.program.address).unwrap();
     noise.set_read_timeout(Some(WAIT_TIMEOUT)).unwrap();
@@ -586,9 +602,9 @@ fn plain_http_on_tls_port_gets_go_error() {
     // Reset or closed, with an alert or without.
     let _gone = noise.read_to_end(&mut Vec::new());
     drop(TcpStream::connect(server.program.address).unwrap());
-    ask(&server, &[]);
-    let untrusting = server.curl("https", PATH, &["--cacert", "ca2.crt"]);
-    assert_eq!(untrusting.status, 0);
+    request(&server, &[]);
+    let wrong_ca = server.curl("https", PATH, &["--cacert", "ca2.crt"]);
+    assert_eq!(wrong_ca.status, 0);
     // The first `closed` is the connection that waited for the server to start.
     for (reason, count) in [
         ("plain_http", 1),
@@ -599,8 +615,8 @@ fn plain_http_on_tls_port_gets_go_error() {
     ] {
         let name = format!("strata_tls_handshake_errors_total{{reason=\"{reason}\"}}");
         wait_until(&format!("{count} of {name}"), || {
-            let got = server.sample("https", &[], &name)?;
-            (got == count.to_string()).then_some(())
+            let actual = server.sample("https", &[], &name)?;
+            (actual == count.to_string()).then_some(())
         });
     }
 }
@@ -653,16 +669,16 @@ fn rate_limit_precedes_passwords() {
          http_server_config: {{headers: {{X-Frame-Options: deny}}}}\n"
     );
     let server = Server::ours(&scratch.0, &config);
-    let ask = |password: &str| server.curl("http", PATH, &["-u", password]);
-    assert_eq!(ask("a:one").status, 200);
-    assert_eq!(ask("a:two").status, 401);
-    assert_eq!(ask("b:two").status, 401);
-    assert_eq!(ask("a:one").status, 200);
+    let request = |password: &str| server.curl("http", PATH, &["-u", password]);
+    assert_eq!(request("a:one").status, 200);
+    assert_eq!(request("a:two").status, 401);
+    assert_eq!(request("b:two").status, 401);
+    assert_eq!(request("a:one").status, 200);
     for password in ["a:one", "a:two"] {
-        let refused = ask(password);
-        assert_eq!(refused.status, 429);
-        assert_eq!(refused.headers["x-frame-options"], "deny");
-        assert!(refused.body.contains("rate_limit"), "{}", refused.body);
+        let rejected = request(password);
+        assert_eq!(rejected.status, 429);
+        assert_eq!(rejected.headers["x-frame-options"], "deny");
+        assert!(rejected.body.contains("rate_limit"), "{}", rejected.body);
     }
 }
 
@@ -701,8 +717,8 @@ fn password_guesses_do_not_block_known_users() {
     }
     let scratch = TempDir::new("web-config-guesses");
     // Verifying this hash takes a second or more in a debug build.
-    let dear = ONE.replace("$04$", "$12$");
-    let config = format!("basic_auth_users: {{a: {ONE}, dear: {dear}}}\n");
+    let expensive = ONE.replace("$04$", "$12$");
+    let config = format!("basic_auth_users: {{a: {ONE}, dear: {expensive}}}\n");
     let server = Server::ours(&scratch.0, &config);
     assert_eq!(server.curl("http", PATH, &["-u", "a:one"]).status, 200);
     let url = format!("http://{}{PATH}", server.program.address);
@@ -717,32 +733,32 @@ fn password_guesses_do_not_block_known_users() {
         })
         .collect();
     let busy = r#"strata_web_requests_rejected_total{reason="busy"}"#;
-    let none = || {
+    let busy_count = || {
         server
             .sample("http", &["-u", "a:one"], busy)
             .filter(|count| count != "0")
     };
-    wait_until("too many guesses", none);
+    wait_until("too many guesses", busy_count);
     for _ in 0..20 {
         assert_eq!(server.curl("http", PATH, &["-u", "a:one"]).status, 200);
     }
     // Rejected guesses have finished; the others are not waited for.
-    let mut sent_away = 0;
+    let mut rejected = 0;
     for mut guess in guesses {
         if guess.try_wait().unwrap().is_none() {
             guess.kill().unwrap();
             guess.wait().unwrap();
             continue;
         }
-        let answer = Curled::read(&guess.wait_with_output().unwrap());
-        if answer.status == 503 {
-            sent_away += 1;
-            assert_eq!(answer.headers["retry-after"], "1");
+        let response = CurlResponse::read(&guess.wait_with_output().unwrap());
+        if response.status == 503 {
+            rejected += 1;
+            assert_eq!(response.headers["retry-after"], "1");
         } else {
-            assert_eq!(answer.status, 401, "{answer:?}");
+            assert_eq!(response.status, 401, "{response:?}");
         }
     }
-    assert!(sent_away > 0);
+    assert!(rejected > 0);
 }
 
 /// The subject of the server's certificate.
@@ -767,13 +783,13 @@ fn serial(server: &Server) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-const TAKEN: &str = "strata_web_config_last_reload_successful";
+const RELOAD_SUCCESSFUL: &str = "strata_web_config_last_reload_successful";
 
 /// Waits until the config's state metric has this value.
-fn until_taken(server: &Server, scheme: &str, words: &[&str], taken: &str) {
-    wait_until(&format!("{TAKEN} {taken}"), || {
-        let got = server.sample(scheme, words, TAKEN)?;
-        (got == taken).then_some(())
+fn wait_for_reload(server: &Server, scheme: &str, args: &[&str], expected: &str) {
+    wait_until(&format!("{RELOAD_SUCCESSFUL} {expected}"), || {
+        let actual = server.sample(scheme, args, RELOAD_SUCCESSFUL)?;
+        (actual == expected).then_some(())
     });
 }
 
@@ -785,11 +801,11 @@ fn changed_file_is_reloaded_unless_invalid() {
     let dir = &scratch.0;
     let users = |name: &str| format!("{PAIR}basic_auth_users: {{{name}: {ONE}}}\n");
     let server = Server::ours(dir, &users("a"));
-    let as_user = |name: &str| server.https(&["-u", &format!("{name}:one")]).status;
-    assert_eq!((as_user("a"), as_user("b")), (200, 401));
+    let status_of = |name: &str| server.https(&["-u", &format!("{name}:one")]).status;
+    assert_eq!((status_of("a"), status_of("b")), (200, 401));
     // A persistent connection gets the new settings, too.
     let url = format!("https://{}{PATH}", server.program.address);
-    let kept = Command::new("curl")
+    let persistent = Command::new("curl")
         .args([
             "-sS", "-g", "--cacert", "ca.crt", "-u", "a:one", "--rate", "40/m",
         ])
@@ -810,20 +826,20 @@ fn changed_file_is_reloaded_unless_invalid() {
         .unwrap();
     thread::sleep(Duration::from_millis(1_200));
     server.change(&users("b"));
-    wait_until("the new user", || (as_user("b") == 200).then_some(()));
-    assert_eq!(as_user("a"), 401);
-    let kept = kept.wait_with_output().unwrap();
-    let kept = String::from_utf8(kept.stdout).unwrap();
+    wait_until("the new user", || (status_of("b") == 200).then_some(()));
+    assert_eq!(status_of("a"), 401);
+    let persistent = persistent.wait_with_output().unwrap();
+    let persistent = String::from_utf8(persistent.stdout).unwrap();
     assert!(
-        kept.starts_with("200 1\n") && kept.ends_with("401 0\n"),
-        "{kept}"
+        persistent.starts_with("200 1\n") && persistent.ends_with("401 0\n"),
+        "{persistent}"
     );
 
     let good = users("b");
     let off = format!("basic_auth_users: {{b: {ONE}}}\n");
     let no_key = good.replace("web.key", "no.key");
     let other_key = good.replace("web.key", "next.key");
-    for (wrong, said) in [
+    for (invalid, error) in [
         ("tls_server_config: [", "web-"),
         ("", "TLS cannot be turned off"),
         (off.as_str(), "TLS cannot be turned off"),
@@ -831,30 +847,30 @@ fn changed_file_is_reloaded_unless_invalid() {
         (other_key.as_str(), "does not match the certificate"),
     ] {
         let logged = server.program.log().len();
-        server.change(wrong);
-        until_taken(&server, "https", &["-u", "b:one"], "0");
+        server.change(invalid);
+        wait_for_reload(&server, "https", &["-u", "b:one"], "0");
         thread::sleep(Duration::from_millis(1_200));
-        assert_eq!((as_user("b"), as_user("a")), (200, 401), "{wrong}");
+        assert_eq!((status_of("b"), status_of("a")), (200, 401), "{invalid}");
         let log = server.program.log().split_off(logged);
         assert_eq!(
             log.matches("the new web config is wrong").count(),
             1,
             "{log}"
         );
-        assert!(log.contains(said), "{log}");
+        assert!(log.contains(error), "{log}");
         server.change(&good);
-        until_taken(&server, "https", &["-u", "b:one"], "1");
+        wait_for_reload(&server, "https", &["-u", "b:one"], "1");
     }
 
     // Missing, and not a regular file.
     fs::remove_file(&server.config).unwrap();
-    until_taken(&server, "https", &["-u", "b:one"], "0");
-    let made = Command::new("mkfifo").arg(&server.config).status().unwrap();
-    assert!(made.success());
+    wait_for_reload(&server, "https", &["-u", "b:one"], "0");
+    let mkfifo = Command::new("mkfifo").arg(&server.config).status().unwrap();
+    assert!(mkfifo.success());
     thread::sleep(Duration::from_millis(1_200));
-    assert_eq!(as_user("b"), 200);
+    assert_eq!(status_of("b"), 200);
     wait_until("a line about the FIFO", || {
-        as_user("b");
+        status_of("b");
         server
             .program
             .log()
@@ -868,7 +884,7 @@ fn changed_file_is_reloaded_unless_invalid() {
     slowly.write_all(first.as_bytes()).unwrap();
     thread::sleep(Duration::from_millis(20));
     slowly.write_all(second.as_bytes()).unwrap();
-    until_taken(&server, "https", &["-u", "b:one"], "1");
+    wait_for_reload(&server, "https", &["-u", "b:one"], "1");
 }
 
 #[test]
@@ -890,16 +906,19 @@ fn renewed_certificates_and_authorities_are_reloaded() {
     assert_eq!(serial(&server), "subject=CN = web");
     let expiry = "strata_web_config_certificate_expiry_timestamp_seconds";
     let before = server.sample("https", &[], expiry).unwrap();
-    let known = ["--cert", "known.crt", "--key", "known.key"];
+    let known_client = ["--cert", "known.crt", "--key", "known.key"];
     let other = ["--cert", "other.crt", "--key", "other.key"];
     assert_eq!(
-        (server.https(&known).status, server.https(&other).status),
+        (
+            server.https(&known_client).status,
+            server.https(&other).status
+        ),
         (200, 0)
     );
 
     // Until the key follows, the old pair is served.
     fs::copy(dir.join("next.crt"), dir.join("s.crt")).unwrap();
-    until_taken(&server, "https", &[], "0");
+    wait_for_reload(&server, "https", &[], "0");
     assert_eq!(serial(&server), "subject=CN = web");
     fs::copy(dir.join("next.key"), dir.join("s.key")).unwrap();
     wait_until("the new certificate", || {
@@ -916,7 +935,7 @@ fn renewed_certificates_and_authorities_are_reloaded() {
     wait_until("the new authority", || {
         (server.https(&other).status == 200).then_some(())
     });
-    assert_eq!(server.https(&known).status, 0);
+    assert_eq!(server.https(&known_client).status, 0);
 
     // An expired certificate is served nevertheless, and its expiry is exposed.
     authority.sign(
@@ -928,7 +947,7 @@ fn renewed_certificates_and_authorities_are_reloaded() {
     );
     fs::copy(dir.join("late.crt"), dir.join("s.crt")).unwrap();
     fs::copy(dir.join("late.key"), dir.join("s.key")).unwrap();
-    wait_until("the certificate that ran out", || {
+    wait_until("the expired certificate", || {
         (serial(&server) == "subject=CN = late").then_some(())
     });
     assert_eq!(server.https(&[]).status, 0);
@@ -944,16 +963,16 @@ fn reload_neither_enables_tls_nor_drops_passwords() {
     };
     let users = format!("basic_auth_users: {{a: {ONE}}}\n");
     let server = Server::ours(&scratch.0, &users);
-    for wrong in [format!("{PAIR}{users}").as_str(), "", "# nothing\n"] {
-        server.change(wrong);
-        until_taken(&server, "http", &["-u", "a:one"], "0");
+    for invalid in [format!("{PAIR}{users}").as_str(), "", "# nothing\n"] {
+        server.change(invalid);
+        wait_for_reload(&server, "http", &["-u", "a:one"], "0");
         assert_eq!(server.curl("http", PATH, &[]).status, 401);
         server.change(&users);
-        until_taken(&server, "http", &["-u", "a:one"], "1");
+        wait_for_reload(&server, "http", &["-u", "a:one"], "1");
     }
     // A non-empty file without users does remove the password.
     server.change("http_server_config: {headers: {X-Frame-Options: deny}}\n");
-    wait_until("an open door", || {
+    wait_until("an accepted connection", || {
         (server.curl("http", PATH, &[]).status == 200).then_some(())
     });
 }
@@ -980,7 +999,7 @@ fn invalid_file_prevents_startup_and_fails_check() {
     let file = scratch.0.join("web.yml");
     fs::write(&file, "http_server_config:\n  http3: true\n").unwrap();
     let flag = format!("--web.config.file={}", file.display());
-    let said = format!("{}:2:3: unknown field `http3`", file.display());
+    let error = format!("{}:2:3: unknown field `http3`", file.display());
     let run = |words: &[&str]| {
         let output = server_process::exporter_command()
             .args(words)
@@ -997,7 +1016,7 @@ fn invalid_file_prevents_startup_and_fails_check() {
     let (code, text) = run(&[]);
     assert_eq!(code, Some(2));
     assert!(
-        text.contains(&format!("--web.config.file: {said}")) && text.lines().count() == 1,
+        text.contains(&format!("--web.config.file: {error}")) && text.lines().count() == 1,
         "{text}"
     );
     let (code, text) = run(&["check"]);
@@ -1014,7 +1033,7 @@ fn invalid_file_prevents_startup_and_fails_check() {
 
 /// Files that both accept or both reject. PAIR stands for a certificate and its key, HERE for the
 /// directory, REST for what follows the cost in a hash.
-const ALIKE: &[&str] = &[
+const SAME_AS_PROMTOOL: &[&str] = &[
     "",
     "{}",
     "# nothing\n",
@@ -1092,7 +1111,7 @@ const ALIKE: &[&str] = &[
 ];
 
 /// Files that promtool accepts but this exporter rejects, and why.
-const REFUSED: &[(&str, &str)] = &[
+const STRICTER_THAN_PROMTOOL: &[(&str, &str)] = &[
     (
         "tls_server_config: {PAIR, min_version: TLS10}",
         "broken, and rustls does not have it",
@@ -1127,12 +1146,12 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "tls_server_config: {PAIR, client_ca_file: ca.crt, client_auth_type: RequestClientCert}",
-        "nobody would use the CA",
+        "the CA would not be used",
     ),
     ("{}\n---\nno_such_key: 1\n", "a second document is not read"),
     (
         "basic_auth_users: {a: $1y$10$REST}",
-        "not bcrypt's: nobody could log in",
+        "not bcrypt's: no user could log in",
     ),
     (
         "basic_auth_users: {a: $2y$17$REST}",
@@ -1140,11 +1159,11 @@ const REFUSED: &[(&str, &str)] = &[
     ),
     (
         "basic_auth_users: {a: $2y$10$!!REST}",
-        "no hash, nobody could log in",
+        "no hash, no user could log in",
     ),
     (
         "basic_auth_users: {'a:b': $2y$04$REST}",
-        "nobody could log in",
+        "no user could log in",
     ),
     (
         "http_server_config: {headers: {X-XSS-Protection: \"a\\nb\"}}",
@@ -1153,7 +1172,7 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// Files with settings newer than Debian's promtool.
-const LATER: &[&str] = &[
+const NEWER_THAN_PROMTOOL: &[&str] = &[
     "rate_limit: {interval: 1s, burst: 5}",
     "rate_limit: {interval: 0, burst: 5}",
     "tls_server_config: {PAIR, client_auth_type: RequestClientCert, client_allowed_sans: [a]}",
@@ -1173,37 +1192,34 @@ fn files_are_judged_as_by_promtool() {
             .replace("REST", rest)
     };
     let mut different = Vec::new();
-    let deep = "[".repeat(20_000);
-    for file in ALIKE.iter().chain([&deep.as_str()]) {
+    let nested = "[".repeat(20_000);
+    for file in SAME_AS_PROMTOOL.iter().chain([&nested.as_str()]) {
         let file = text(file);
-        let (ours, theirs) = (checks_out(dir, &file), promtool(dir, &file));
+        let (ours, theirs) = (check(dir, &file), promtool(dir, &file));
         if ours.0 != theirs {
             different.push(format!("promtool: {theirs} {file}\n{}", ours.1));
         }
     }
     assert!(different.is_empty(), "{}", different.concat());
-    for (file, why) in REFUSED {
+    for (file, reason) in STRICTER_THAN_PROMTOOL {
         let file = text(file);
-        let ours = checks_out(dir, &file);
-        assert!(
-            promtool(dir, &file),
-            "{why} is no difference any more: {file}"
-        );
-        assert!(!ours.0, "{why}: {file}\n{}", ours.1);
+        let ours = check(dir, &file);
+        assert!(promtool(dir, &file), "{reason}: no longer differs: {file}");
+        assert!(!ours.0, "{reason}: {file}\n{}", ours.1);
     }
-    for file in LATER {
+    for file in NEWER_THAN_PROMTOOL {
         let file = text(file);
-        let ours = checks_out(dir, &file);
+        let ours = check(dir, &file);
         assert!(ours.0, "{file}\n{}", ours.1);
         assert!(
             !promtool(dir, &file),
-            "promtool knows this now, compare it: {file}"
+            "promtool accepts this now, move it to SAME_AS_PROMTOOL: {file}"
         );
     }
 }
 
 /// Whether `web-config check` accepts the file, and its output.
-fn checks_out(dir: &Path, text: &str) -> (bool, String) {
+fn check(dir: &Path, text: &str) -> (bool, String) {
     let file = dir.join("checked.yml");
     fs::write(&file, text).unwrap();
     let output = server_process::exporter_command()
@@ -1215,13 +1231,20 @@ fn checks_out(dir: &Path, text: &str) -> (bool, String) {
         String::from_utf8(output.stdout).unwrap(),
         String::from_utf8(output.stderr).unwrap(),
     );
-    let is_good = output.status.code() == Some(0);
+    let is_valid = output.status.code() == Some(0);
     // One line, on stdout or stderr, that begins with the file's name.
-    let (said, silent) = if is_good { (out, err) } else { (err, out) };
-    assert!(said.starts_with(&file.display().to_string()), "{said}");
-    assert_eq!((said.lines().count(), silent.as_str()), (1, ""), "{said}");
-    assert!(is_good || output.status.code() == Some(1), "{said}");
-    (is_good, said)
+    let (message, empty) = if is_valid { (out, err) } else { (err, out) };
+    assert!(
+        message.starts_with(&file.display().to_string()),
+        "{message}"
+    );
+    assert_eq!(
+        (message.lines().count(), empty.as_str()),
+        (1, ""),
+        "{message}"
+    );
+    assert!(is_valid || output.status.code() == Some(1), "{message}");
+    (is_valid, message)
 }
 
 fn promtool(dir: &Path, text: &str) -> bool {
@@ -1237,22 +1260,22 @@ fn promtool(dir: &Path, text: &str) -> bool {
 #[test]
 fn several_files_are_checked_at_once() {
     let scratch = TempDir::new("web-config-several");
-    let (good, wrong) = (scratch.0.join("good.yml"), scratch.0.join("wrong.yml"));
+    let (good, invalid) = (scratch.0.join("good.yml"), scratch.0.join("wrong.yml"));
     fs::write(&good, "{}").unwrap();
-    fs::write(&wrong, "a: 1").unwrap();
+    fs::write(&invalid, "a: 1").unwrap();
     let output = server_process::exporter_command()
         .args(["web-config", "check"])
-        .args([&good, &wrong, &good])
+        .args([&good, &invalid, &good])
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(output.stdout.split(|byte| *byte == b'\n').count(), 3);
     assert_eq!(output.stderr.split(|byte| *byte == b'\n').count(), 2);
-    let none = server_process::exporter_command()
+    let no_files = server_process::exporter_command()
         .arg("web-config")
         .output()
         .unwrap();
-    assert_eq!(none.status.code(), Some(2));
+    assert_eq!(no_files.status.code(), Some(2));
     let help = server_process::exporter_command()
         .args(["web-config", "--help"])
         .output()
@@ -1269,16 +1292,16 @@ fn example_is_valid() {
     let scratch = TempDir::new("web-config-example");
     Authority::new(&scratch.0);
     let text = fs::read_to_string(example).unwrap();
-    let here = scratch.0.display();
-    let there = [
+    let scratch_dir = scratch.0.display();
+    let files = [
         ("/etc/strata_exporter/web.crt", "web.crt"),
         ("/etc/strata_exporter/web.key", "web.key"),
         ("/etc/strata_exporter/prometheus-ca.crt", "ca.crt"),
     ];
-    let text = there.iter().fold(text, |text, (name, file)| {
+    let text = files.iter().fold(text, |text, (name, file)| {
         assert!(text.contains(name), "{name} is not in the example");
-        text.replace(name, &format!("{here}/{file}"))
+        text.replace(name, &format!("{scratch_dir}/{file}"))
     });
-    let (is_good, said) = checks_out(&scratch.0, &text);
-    assert!(is_good, "{said}");
+    let (is_valid, output) = check(&scratch.0, &text);
+    assert!(is_valid, "{output}");
 }

@@ -34,7 +34,7 @@ const UPSTREAM: &[&str] = &[
 ];
 
 /// Families of `node_exporter` that this exporter lacks or has with other labels.
-const OTHERWISE: &[(&str, &str)] = &[
+const NOT_COMPARED: &[(&str, &str)] = &[
     ("go_", "there is no Go runtime"),
     ("promhttp_", "that is Go's library for metrics"),
     ("process_", "its own process"),
@@ -49,7 +49,7 @@ const NEWER_LABELS: &[(&str, &str)] = &[
 ];
 
 /// Metrics that scraping itself changes, so they may be constant for one exporter only.
-const CHANGED_BY_ASKING: &[&str] = &[
+const CHANGED_BY_SCRAPING: &[&str] = &[
     "node_filefd_allocated",
     "node_forks_total",
     "node_memory_",
@@ -90,21 +90,25 @@ fn default_metrics_include_those_of_node_exporter() {
         .differences
         .iter()
         .filter(|(what, _)| others.iter().all(|it| it.differences.contains_key(*what)))
-        .map(|(_, said)| said.as_str())
+        .map(|(_, message)| message.as_str())
         .collect();
     assert!(lasting.is_empty(), "{lasting:#?}");
     for name in STEADY {
         let compared = rounds.iter().any(|round| round.compared.contains(*name));
         assert!(compared, "{name} was never compared");
     }
-    let cpus = |of: &ServerProcess| scrape(of).series_named("node_cpu_seconds_total").count();
+    let cpus = |exporter: &ServerProcess| {
+        scrape(exporter)
+            .series_named("node_cpu_seconds_total")
+            .count()
+    };
     assert_eq!(cpus(&ours), cpus(&anchor));
 }
 
 fn scrape(program: &ServerProcess) -> Scrape {
     let mut scrape = Scrape::parse(&program.metrics_text());
     for (name, series) in &mut scrape.series {
-        let alike = std::mem::take(series)
+        let normalized = std::mem::take(series)
             .into_iter()
             .map(|(mut labels, value)| {
                 // Prometheus treats an empty label as absent.
@@ -113,7 +117,7 @@ fn scrape(program: &ServerProcess) -> Scrape {
                 });
                 (labels, value)
             });
-        *series = alike.collect();
+        *series = normalized.collect();
     }
     scrape
 }
@@ -130,7 +134,10 @@ impl Round {
     fn compare(before: &Scrape, ours: &Scrape, after: &Scrape) -> Self {
         let mut round = Self::default();
         for (name, series) in &before.series {
-            if OTHERWISE.iter().any(|(prefix, _)| name.starts_with(prefix)) {
+            if NOT_COMPARED
+                .iter()
+                .any(|(prefix, _)| name.starts_with(prefix))
+            {
                 continue;
             }
             let (kind, our_kind) = (before.types.get(name), ours.types.get(name));
@@ -156,11 +163,11 @@ impl Round {
         ours: &Scrape,
         after: &Scrape,
     ) {
-        let of = |scrape: &Scrape| scrape.series.get(name)?.get(labels).copied();
-        let Some(later) = of(after) else {
+        let value_in = |scrape: &Scrape| scrape.series.get(name)?.get(labels).copied();
+        let Some(later) = value_in(after) else {
             return;
         };
-        let Some(our_value) = of(ours) else {
+        let Some(our_value) = value_in(ours) else {
             self.differ(format!("{name}{labels:?} is missing"));
             return;
         };
@@ -168,15 +175,15 @@ impl Round {
         let to_come = collectors::ALL.iter().filter(|it| it.is_planned());
         let is_to_come = to_come.map(|it| it.name).any(|it| it == collector);
         let is_moving =
-            CHANGED_BY_ASKING.iter().any(|it| name.starts_with(it)) && !STEADY.contains(&name);
+            CHANGED_BY_SCRAPING.iter().any(|it| name.starts_with(it)) && !STEADY.contains(&name);
         if value != later || is_moving || is_to_come {
             return;
         }
         self.compared.insert(name.to_owned());
         if !is_close(value, our_value) {
             let what = format!("{name}{labels:?}");
-            let said = format!("{what} is {our_value}, not {value}");
-            self.differences.insert(what, said);
+            let message = format!("{what} is {our_value}, not {value}");
+            self.differences.insert(what, message);
         }
     }
 

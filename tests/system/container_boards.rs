@@ -188,14 +188,14 @@ const QUERIES: &[(&str, &[&str])] = &[
 
 /// Queries that return no data here, and why. If the kernel provides the data, they must return
 /// some.
-const UNANSWERED: &[(&str, &str)] = &[
+const WITHOUT_RESULT: &[(&str, &str)] = &[
     (
         r#"sum(container_fs_usage_bytes{name=~".+"}) by (name)"#,
         "what a container's own layer takes is found by walking it: not in a scrape",
     ),
     (
         r#"container_fs_inodes_free{name!=""}"#,
-        "cAdvisor says 0 for containers, which have no inodes of their own",
+        "cAdvisor exposes 0 for containers, which have no inodes of their own",
     ),
     (
         "container_state_status",
@@ -207,7 +207,7 @@ const UNANSWERED: &[(&str, &str)] = &[
     ),
     (
         r#"container_memory_events_max_total{name!=""}"#,
-        "version 1 of control groups does not count it",
+        "cgroup version 1 does not count it",
     ),
 ];
 
@@ -249,10 +249,10 @@ fn common_dashboards_show_fifty_containers() {
     ];
     let exporter = ServerProcess::start_exporter(&flags, &dir.0);
     wait_until("all have names", || {
-        let page = exporter.metrics_text();
+        let metrics = exporter.metrics_text();
         let is_named =
             |line: &&str| line.starts_with("container_last_seen{") && line.contains("name=\"box-");
-        (page.lines().filter(is_named).count() == CONTAINERS).then_some(())
+        (metrics.lines().filter(is_named).count() == CONTAINERS).then_some(())
     });
     assert_promtool_lint(
         &exporter.metrics_text(),
@@ -283,17 +283,17 @@ fn common_dashboards_show_fifty_containers() {
             assert_eq!(count, [50.0], "{family}{{{ours}}}");
         }
     }
-    let unanswered = |all: &[&'static str]| -> Vec<&'static str> {
+    let without_result = |all: &[&'static str]| -> Vec<&'static str> {
         let mut empty = all.to_vec();
         empty.retain(|promql| query_values(&prometheus, promql).is_empty());
         empty
     };
     for (board, queries) in QUERIES {
-        assert_eq!(unanswered(queries), Vec::<&str>::new(), "{board}");
+        assert_eq!(without_result(queries), Vec::<&str>::new(), "{board}");
     }
-    for (promql, why) in UNANSWERED {
-        let answer = query_values(&prometheus, promql);
-        assert_eq!(answer, Vec::<f64>::new(), "{promql}, though {why}");
+    for (promql, reason) in WITHOUT_RESULT {
+        let result = query_values(&prometheus, promql);
+        assert_eq!(result, Vec::<f64>::new(), "{promql}, though {reason}");
     }
     let group = CgroupReader::for_pid(docker.pid("box-0"));
     for (queries, is_counted) in [
@@ -301,7 +301,7 @@ fn common_dashboards_show_fifty_containers() {
         (PRESSURE, group.has_pressure()),
     ] {
         let expected = if is_counted { &[] } else { queries };
-        assert_eq!(unanswered(queries), expected);
+        assert_eq!(without_result(queries), expected);
     }
 }
 

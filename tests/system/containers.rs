@@ -30,7 +30,7 @@ const BUSY: &[&str] = &["sh", "-c", "while :; do :; done"];
 const MEMORY: &str = "container_memory_usage_bytes";
 
 /// Allocates memory without end.
-const GREEDY: &str = "tail /dev/zero";
+const OOM_COMMAND: &str = "tail /dev/zero";
 
 fn exporter(dir: &TempDir, engines: &[&Engine], flags: &[&str]) -> ServerProcess {
     let sockets = engines.iter().map(|it| it.socket_url());
@@ -44,7 +44,7 @@ fn scrape(exporter: &ServerProcess) -> Scrape {
 }
 
 /// A family's value for the container of this name.
-fn of(scrape: &Scrape, family: &str, name: &str) -> Option<f64> {
+fn container_value(scrape: &Scrape, family: &str, name: &str) -> Option<f64> {
     scrape.value(family, &[("name", name)])
 }
 
@@ -59,8 +59,10 @@ fn state(scrape: &Scrape, name: &str) -> Option<String> {
 }
 
 /// Waits for a scrape that meets the condition.
-fn scraped_when(what: &str, exporter: &ServerProcess, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
-    wait_until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
+fn scrape_when(what: &str, exporter: &ServerProcess, is_met: impl Fn(&Scrape) -> bool) -> Scrape {
+    wait_until(what, || {
+        Some(scrape(exporter)).filter(|metrics| is_met(metrics))
+    })
 }
 
 /// Seconds since the Unix epoch.
@@ -97,16 +99,17 @@ fn limits_and_usage_match_engine_and_kernel() {
         engine.start_container(limited, limits, BUSY);
         engine.start_container(free, &[], &["sleep", "1000"]);
         let both = [limited, free];
-        scraped_when("both have names", &exporter, |page| {
-            both.iter()
-                .all(|name| of(page, "container_cpu_usage_seconds_total", name).is_some())
+        scrape_when("both have names", &exporter, |metrics| {
+            both.iter().all(|name| {
+                container_value(metrics, "container_cpu_usage_seconds_total", name).is_some()
+            })
         });
         for name in both {
             assert_usage_now(engine, name, &exporter);
         }
-        let page = scrape(&exporter);
+        let metrics = scrape(&exporter);
         let group = CgroupReader::for_pid(engine.pid(limited));
-        let said = |family: &str, name: &str| of(&page, family, name);
+        let value = |family: &str, name: &str| container_value(&metrics, family, name);
 
         // As requested, as the engine reports it, and as the kernel has it.
         assert_eq!(group.memory_limit(), Some(64.0 * MIB));
@@ -116,31 +119,31 @@ fn limits_and_usage_match_engine_and_kernel() {
             "container_spec_memory_limit_bytes",
             "container_memory_limit_bytes",
         ] {
-            assert_eq!(said(family, limited), Some(64.0 * MIB), "{family}");
+            assert_eq!(value(family, limited), Some(64.0 * MIB), "{family}");
         }
         let family = "container_spec_memory_reservation_limit_bytes";
-        assert_eq!(said(family, limited), Some(32.0 * MIB));
+        assert_eq!(value(family, limited), Some(32.0 * MIB));
         assert_eq!(group.reservation(), Some(32.0 * MIB));
         let (quota, period) = group.quota();
         assert_eq!(quota.unwrap() / period, 0.2);
-        assert_eq!(said("container_spec_cpu_quota", limited), quota);
-        assert_eq!(said("container_spec_cpu_period", limited), Some(period));
-        assert_eq!(said("container_spec_cpu_shares", limited), Some(512.0));
+        assert_eq!(value("container_spec_cpu_quota", limited), quota);
+        assert_eq!(value("container_spec_cpu_period", limited), Some(period));
+        assert_eq!(value("container_spec_cpu_shares", limited), Some(512.0));
         assert_eq!(group.pids_limit(), Some(23.0));
-        assert_eq!(said("container_threads_max", limited), Some(23.0));
+        assert_eq!(value("container_threads_max", limited), Some(23.0));
         // Unlimited: no series, or 0 in cAdvisor's families.
-        assert_eq!(said("container_memory_limit_bytes", free), None);
-        let spec = said("container_spec_memory_limit_bytes", free);
+        assert_eq!(value("container_memory_limit_bytes", free), None);
+        let spec = value("container_spec_memory_limit_bytes", free);
         assert_eq!(spec, Some(0.0));
-        assert_eq!(said("container_spec_cpu_quota", free), None);
-        assert_eq!(said("container_cpu_cfs_periods_total", free), None);
+        assert_eq!(value("container_spec_cpu_quota", free), None);
+        assert_eq!(value("container_cpu_cfs_periods_total", free), None);
 
         // Identifying labels.
         let usage = "container_cpu_usage_seconds_total";
-        let mut of_it = page
+        let mut disk_series = metrics
             .series_named(usage)
             .filter(|(labels, _)| labels.get("name").is_some_and(|name| name == limited));
-        let (labels, _) = of_it.next().unwrap();
+        let (labels, _) = disk_series.next().unwrap();
         assert_eq!(labels["id"], group.id());
         assert_eq!(
             labels["image"],
@@ -155,14 +158,14 @@ fn limits_and_usage_match_engine_and_kernel() {
             ("container_creation_time_seconds", "{{.Created}}"),
         ] {
             let time = parse_unix_seconds(&engine.inspect(limited, template));
-            assert_between(family, said(family, limited), time, time, 1e-3);
+            assert_between(family, value(family, limited), time, time, 1e-3);
         }
     }
     // Cgroups without a container are exposed, too, without container labels.
-    let page = scrape(&exporter);
-    let root = page.value("container_memory_usage_bytes", &[("id", "/")]);
+    let metrics = scrape(&exporter);
+    let root = metrics.value("container_memory_usage_bytes", &[("id", "/")]);
     assert!(root.is_some_and(|bytes| bytes > 10.0 * MIB), "{root:?}");
-    for (labels, _) in page.series_named("container_memory_usage_bytes") {
+    for (labels, _) in metrics.series_named("container_memory_usage_bytes") {
         let is_container = labels["id"].contains("docker/") || labels["id"].contains("libpod-");
         if !is_container {
             assert!(!labels.contains_key("name"), "{labels:?}");
@@ -175,9 +178,9 @@ fn limits_and_usage_match_engine_and_kernel() {
 fn assert_usage_now(engine: &Engine, name: &str, exporter: &ServerProcess) -> Scrape {
     let group = CgroupReader::for_pid(engine.pid(name));
     let before = group.expected_samples();
-    let page = scrape(exporter);
-    assert_usage(&page, name, &before, &group.expected_samples());
-    page
+    let metrics = scrape(exporter);
+    assert_usage(&metrics, name, &before, &group.expected_samples());
+    metrics
 }
 
 #[test]
@@ -203,29 +206,33 @@ fn known_load_is_counted() {
         wait_until("the load", || {
             engine.try_run(&["exec", name, "test", "-e", "/ready"]).ok()
         });
-        scraped_when("a name", &exporter, |page| of(page, MEMORY, name).is_some());
+        scrape_when("a name", &exporter, |metrics| {
+            container_value(metrics, MEMORY, name).is_some()
+        });
         let group = CgroupReader::for_pid(engine.pid(name));
         // Until processes of `docker exec` have exited and the rest has settled.
-        let page = wait_until("as many processes and files", || {
-            let page = assert_usage_now(engine, name, &exporter);
+        let metrics = wait_until("the same number of processes and files", || {
+            let metrics = assert_usage_now(engine, name, &exporter);
             let (open, sockets) = group.open_files();
-            let said = |family| of(&page, family, name).unwrap();
+            let value = |family| container_value(&metrics, family, name).unwrap();
             // The kernel counts the descriptor that is reserved for nc's accept(2).
-            let waited_for = said("container_file_descriptors") - open;
-            let is_same = [0.0, 1.0].contains(&waited_for) && said("container_sockets") == sockets;
-            let all = said("container_processes") == 4.0 && sockets == 1.0;
-            (is_same && all).then_some(page)
+            let additional = value("container_file_descriptors") - open;
+            let is_same = [0.0, 1.0].contains(&additional) && value("container_sockets") == sockets;
+            let all = value("container_processes") == 4.0 && sockets == 1.0;
+            (is_same && all).then_some(metrics)
         });
-        let said = |family: &str| of(&page, family, name).unwrap_or_else(|| panic!("{family}"));
+        let value = |family: &str| {
+            container_value(&metrics, family, name).unwrap_or_else(|| panic!("{family}"))
+        };
         // The data written to a tmpfs and to a file is in the page cache: 28 MiB, less what CPUs
         // have not added to the cgroup's counter yet.
-        let cache = said("container_memory_cache");
+        let cache = value("container_memory_cache");
         assert!((26.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
-        assert!(said("container_memory_max_usage_bytes") >= 28.0 * MIB);
-        assert_eq!(said("container_threads"), 4.0);
+        assert!(value("container_memory_max_usage_bytes") >= 28.0 * MIB);
+        assert_eq!(value("container_threads"), 4.0);
         let asleep = [("name", name), ("state", "sleeping")];
-        assert_eq!(page.value("container_tasks_state", &asleep), Some(4.0));
-        assert_block_io(&page, name, &group, &group, disk);
+        assert_eq!(metrics.value("container_tasks_state", &asleep), Some(4.0));
+        assert_block_io(&metrics, name, &group, &group, disk);
     }
 }
 
@@ -252,18 +259,18 @@ fn container_lifecycle_is_exposed() {
     docker.start_container(
         "whole",
         &["--memory=32m"],
-        &["sh", "-c", &format!("exec {GREEDY}")],
+        &["sh", "-c", &format!("exec {OOM_COMMAND}")],
     );
     // Its child exceeds the limit; the container keeps running.
     docker.start_container(
         "child",
         &["--memory=32m"],
-        &["sh", "-c", &format!("{GREEDY}; sleep 1000")],
+        &["sh", "-c", &format!("{OOM_COMMAND}; sleep 1000")],
     );
     docker.start_container(
         "checked",
         &[
-            "--health-cmd=test ! -e /ill",
+            "--health-cmd=test ! -e /unhealthy",
             "--health-interval=500ms",
             "--health-retries=1",
         ],
@@ -272,9 +279,12 @@ fn container_lifecycle_is_exposed() {
     docker.run(&["create", "--name", "never", IMAGE, "true"]);
 
     assert_crash_loop(&docker, &exporter, "loop");
-    let page = scrape(&exporter);
-    assert!(is(&page, "never", "created"));
-    assert_eq!(of(&page, "container_status", "never"), Some(0.0));
+    let metrics = scrape(&exporter);
+    assert!(is(&metrics, "never", "created"));
+    assert_eq!(
+        container_value(&metrics, "container_status", "never"),
+        Some(0.0)
+    );
     assert_out_of_memory(&docker, &exporter, "whole", "child");
     assert_health(&docker, &exporter, "checked", "child");
     assert_pause(&docker, &exporter, "child");
@@ -283,23 +293,33 @@ fn container_lifecycle_is_exposed() {
 }
 
 /// Whether a container is exposed in this state.
-fn is(page: &Scrape, name: &str, expected: &str) -> bool {
-    state(page, name).is_some_and(|state| state == expected)
+fn is(metrics: &Scrape, name: &str, expected: &str) -> bool {
+    state(metrics, name).is_some_and(|state| state == expected)
 }
 
 /// Checks a container that exits with 3 and may be restarted three times.
 fn assert_crash_loop(docker: &Engine, exporter: &ServerProcess, name: &str) {
-    let page = scraped_when("the loop is over", exporter, |page| {
-        is(page, name, "exited") && of(page, "container_restarts_total", name) == Some(3.0)
+    let metrics = scrape_when("the end of the restart loop", exporter, |metrics| {
+        is(metrics, name, "exited")
+            && container_value(metrics, "container_restarts_total", name) == Some(3.0)
     });
     assert_eq!(docker.inspect(name, "{{.RestartCount}}"), "3");
-    assert_eq!(of(&page, "container_exit_code", name), Some(3.0));
-    assert_eq!(of(&page, "container_status", name), Some(5.0));
-    assert_eq!(of(&page, "container_uptime_seconds", name), None);
+    assert_eq!(
+        container_value(&metrics, "container_exit_code", name),
+        Some(3.0)
+    );
+    assert_eq!(
+        container_value(&metrics, "container_status", name),
+        Some(5.0)
+    );
+    assert_eq!(
+        container_value(&metrics, "container_uptime_seconds", name),
+        None
+    );
     let finished = parse_unix_seconds(&docker.inspect(name, "{{.State.FinishedAt}}"));
     assert_between(
         "the end",
-        of(&page, "container_finish_time_seconds", name),
+        container_value(&metrics, "container_finish_time_seconds", name),
         finished,
         finished,
         // Docker's event may be slightly later than the recorded time.
@@ -308,32 +328,45 @@ fn assert_crash_loop(docker: &Engine, exporter: &ServerProcess, name: &str) {
 }
 
 /// Checks a container that was killed as a whole, and one that lost only a child.
-fn assert_out_of_memory(docker: &Engine, exporter: &ServerProcess, whole: &str, child: &str) {
-    let page = scraped_when("both are out of memory", exporter, |page| {
-        is(page, whole, "exited")
-            && of(page, "container_oom_events_total", child) == Some(1.0)
-            && of(page, "container_oom_events_total", whole) == Some(1.0)
+fn assert_out_of_memory(docker: &Engine, exporter: &ServerProcess, container: &str, child: &str) {
+    let metrics = scrape_when("both are out of memory", exporter, |metrics| {
+        is(metrics, container, "exited")
+            && container_value(metrics, "container_oom_events_total", child) == Some(1.0)
+            && container_value(metrics, "container_oom_events_total", container) == Some(1.0)
     });
-    assert_eq!(of(&page, "container_exit_code", whole), Some(137.0));
-    assert!(is(&page, child, "running"));
-    assert_eq!(of(&page, "container_exit_code", child), None);
+    assert_eq!(
+        container_value(&metrics, "container_exit_code", container),
+        Some(137.0)
+    );
+    assert!(is(&metrics, child, "running"));
+    assert_eq!(
+        container_value(&metrics, "container_exit_code", child),
+        None
+    );
     assert_eq!(CgroupReader::for_pid(docker.pid(child)).oom_kills(), 1.0);
     assert_eq!(docker.inspect(child, "{{.State.OOMKilled}}"), "false");
-    assert_eq!(docker.inspect(whole, "{{.State.OOMKilled}}"), "true");
+    assert_eq!(docker.inspect(container, "{{.State.OOMKilled}}"), "true");
 }
 
 /// Checks a container with a health check, and one without.
 fn assert_health(docker: &Engine, exporter: &ServerProcess, name: &str, without: &str) {
-    let health = |page: &Scrape| of(page, "container_health_state", name);
-    let page = scraped_when("it is well", exporter, |page| health(page) == Some(1.0));
+    let health = |metrics: &Scrape| container_value(metrics, "container_health_state", name);
+    let metrics = scrape_when("a healthy state", exporter, |metrics| {
+        health(metrics) == Some(1.0)
+    });
     let healthy = [("name", name), ("status", "healthy")];
-    assert_eq!(page.value("container_health", &healthy), Some(1.0));
-    assert_eq!(of(&page, "container_health_state", without), Some(-1.0));
-    docker.run(&["exec", name, "touch", "/ill"]);
-    let page = scraped_when("it is ill", exporter, |page| health(page) == Some(0.0));
+    assert_eq!(metrics.value("container_health", &healthy), Some(1.0));
+    assert_eq!(
+        container_value(&metrics, "container_health_state", without),
+        Some(-1.0)
+    );
+    docker.run(&["exec", name, "touch", "/unhealthy"]);
+    let metrics = scrape_when("an unhealthy state", exporter, |metrics| {
+        health(metrics) == Some(0.0)
+    });
     let unhealthy = [("name", name), ("status", "unhealthy")];
-    assert_eq!(page.value("container_health", &unhealthy), Some(1.0));
-    assert_eq!(page.value("container_health", &healthy), Some(0.0));
+    assert_eq!(metrics.value("container_health", &unhealthy), Some(1.0));
+    assert_eq!(metrics.value("container_health", &healthy), Some(0.0));
     assert_eq!(
         docker.inspect(name, "{{.State.Health.Status}}"),
         "unhealthy"
@@ -342,46 +375,65 @@ fn assert_health(docker: &Engine, exporter: &ServerProcess, name: &str, without:
 
 fn assert_pause(docker: &Engine, exporter: &ServerProcess, name: &str) {
     docker.run(&["pause", name]);
-    let page = scraped_when("the pause", exporter, |page| is(page, name, "paused"));
-    assert_eq!(of(&page, "container_status", name), Some(2.0));
-    assert!(of(&page, MEMORY, name).is_some());
+    let metrics = scrape_when("the pause", exporter, |metrics| is(metrics, name, "paused"));
+    assert_eq!(
+        container_value(&metrics, "container_status", name),
+        Some(2.0)
+    );
+    assert!(container_value(&metrics, MEMORY, name).is_some());
     docker.run(&["unpause", name]);
-    scraped_when("it goes on", exporter, |page| is(page, name, "running"));
+    scrape_when("a running container", exporter, |metrics| {
+        is(metrics, name, "running")
+    });
 }
 
 fn assert_renaming(docker: &Engine, exporter: &ServerProcess, old: &str, new: &str) {
     docker.run(&["rename", old, new]);
-    let page = scraped_when("the new name", exporter, |page| is(page, new, "running"));
-    assert_eq!(state(&page, old), None);
-    assert!(of(&page, MEMORY, new).is_some());
-    assert_eq!(of(&page, MEMORY, old), None);
+    let metrics = scrape_when("the new name", exporter, |metrics| {
+        is(metrics, new, "running")
+    });
+    assert_eq!(state(&metrics, old), None);
+    assert!(container_value(&metrics, MEMORY, new).is_some());
+    assert_eq!(container_value(&metrics, MEMORY, old), None);
     // Counters continue under the new name.
-    assert_eq!(of(&page, "container_oom_events_total", new), Some(1.0));
+    assert_eq!(
+        container_value(&metrics, "container_oom_events_total", new),
+        Some(1.0)
+    );
 }
 
 /// Checks a container that is stopped, stays stopped for some time, and is removed.
 fn assert_end(docker: &Engine, exporter: &ServerProcess, name: &str) {
-    let page = scrape(exporter);
-    let seen = of(&page, "container_last_seen", name).unwrap();
-    assert!((now() - seen).abs() < 2.0, "{seen}");
+    let metrics = scrape(exporter);
+    let last_seen = container_value(&metrics, "container_last_seen", name).unwrap();
+    assert!((now() - last_seen).abs() < 2.0, "{last_seen}");
     docker.run(&["stop", "--time=0", name]);
     let ended = now();
-    let page = scraped_when("the stop", exporter, |page| is(page, name, "exited"));
-    assert_eq!(of(&page, "container_exit_code", name), Some(137.0));
-    assert_eq!(of(&page, MEMORY, name), None);
-    let last = of(&page, "container_last_seen", name);
-    assert_between("last seen", last, seen, ended, 1.0);
-    assert_eq!(of(&scrape(exporter), "container_last_seen", name), last);
-    let page = scraped_when("the grace is over", exporter, |page| {
-        of(page, "container_last_seen", name).is_none()
+    let metrics = scrape_when("the stop", exporter, |metrics| is(metrics, name, "exited"));
+    assert_eq!(
+        container_value(&metrics, "container_exit_code", name),
+        Some(137.0)
+    );
+    assert_eq!(container_value(&metrics, MEMORY, name), None);
+    let last = container_value(&metrics, "container_last_seen", name);
+    assert_between("last seen", last, last_seen, ended, 1.0);
+    assert_eq!(
+        container_value(&scrape(exporter), "container_last_seen", name),
+        last
+    );
+    let metrics = scrape_when("the end of the grace period", exporter, |metrics| {
+        container_value(metrics, "container_last_seen", name).is_none()
     });
-    assert!(is(&page, name, "exited"));
+    assert!(is(&metrics, name, "exited"));
 
     docker.run(&["rm", name]);
-    let page = scraped_when("the removal", exporter, |page| state(page, name).is_none());
-    let left = page.series.values().flatten();
-    let mut left = left.filter(|(labels, _)| labels.get("name").is_some_and(|it| it == name));
-    assert_eq!(left.next(), None);
+    let metrics = scrape_when("the removal", exporter, |metrics| {
+        state(metrics, name).is_none()
+    });
+    let remaining = metrics.series.values().flatten();
+    let mut remaining =
+        remaining.filter(|(labels, _)| labels.get("name").is_some_and(|it| it == name));
+    assert_eq!(remaining.next(), None);
 }
 
 #[test]
@@ -403,13 +455,14 @@ fn network_load_is_counted_to_the_byte() {
         "until head -c {load} /dev/zero | nc {address} 5000; do sleep 0.1; done; sleep 1000"
     );
     docker.start_container("sender", &[], &["sh", "-c", &send]);
-    wait_until("all has come", || {
+    wait_until("all data", || {
         (docker.run(&["logs", "receiver"]) == load.to_string()).then_some(())
     });
     let name = "container_network_receive_bytes_total";
-    scraped_when("both have names", &exporter, |page| {
+    scrape_when("both have names", &exporter, |metrics| {
         ["receiver", "sender"].iter().all(|it| {
-            page.value(name, &[("name", it), ("interface", "eth0")])
+            metrics
+                .value(name, &[("name", it), ("interface", "eth0")])
                 .is_some()
         })
     });
@@ -417,20 +470,20 @@ fn network_load_is_counted_to_the_byte() {
     for (way, container, bytes, packets) in columns {
         let device = |column| eth0(docker.pid(container), column);
         let before = (device(bytes), device(packets));
-        let page = scrape(&exporter);
+        let metrics = scrape(&exporter);
         let after = (device(bytes), device(packets));
-        let said = |what: &str| {
+        let value = |what: &str| {
             let family = format!("container_network_{way}_{what}_total");
-            page.value(&family, &[("name", container), ("interface", "eth0")])
+            metrics.value(&family, &[("name", container), ("interface", "eth0")])
         };
-        assert_between("bytes", said("bytes"), before.0, after.0, 0.0);
-        assert_between("packets", said("packets"), before.1, after.1, 0.0);
+        assert_between("bytes", value("bytes"), before.0, after.0, 0.0);
+        assert_between("packets", value("packets"), before.1, after.1, 0.0);
         // Apart from the load there are its headers and little else.
         let load = f64::from(load);
-        assert_between("the load", said("bytes"), load, load * 1.1, 0.0);
-        assert_eq!(said("errors"), Some(0.0));
-        let of_lo = [("name", container), ("interface", "lo")];
-        assert_eq!(page.value(name, &of_lo), None);
+        assert_between("the load", value("bytes"), load, load * 1.1, 0.0);
+        assert_eq!(value("errors"), Some(0.0));
+        let loopback = [("name", container), ("interface", "lo")];
+        assert_eq!(metrics.value(name, &loopback), None);
     }
 }
 
@@ -457,22 +510,26 @@ fn scrape_neither_queries_nor_waits_for_an_engine() {
     let socket = format!("--engine.socket=unix://{}", later.0.join("sock").display());
     // The socket's directory exists before the engine.
     let exporter = ServerProcess::start_exporter(&[socket], &dir.0);
-    let up = |page: &Scrape| page.value("strata_engine_up", &[]);
-    let page = scrape(&exporter);
-    assert!(matches!(up(&page), None | Some(0.0)), "{:?}", up(&page));
-    assert!(page.value("node_load1", &[]).is_some());
+    let up = |metrics: &Scrape| metrics.value("strata_engine_up", &[]);
+    let metrics = scrape(&exporter);
+    assert!(
+        matches!(up(&metrics), None | Some(0.0)),
+        "{:?}",
+        up(&metrics)
+    );
+    assert!(metrics.value("node_load1", &[]).is_some());
 
     let docker = Engine::start_docker_in(later);
     docker.start_container("web", &[], &["sleep", "1000"]);
     let usage = "container_cpu_usage_seconds_total";
-    let is_named = |page: &Scrape| of(page, usage, "web").is_some();
-    scraped_when("an engine that came later", &exporter, |page| {
-        is_named(page) && up(page) == Some(1.0)
+    let is_named = |metrics: &Scrape| container_value(metrics, usage, "web").is_some();
+    scrape_when("an engine started later", &exporter, |metrics| {
+        is_named(metrics) && up(metrics) == Some(1.0)
     });
 
     // Requests at startup have completed by then.
-    let requests = |page: &Scrape| page.value("strata_engine_requests_total", &[]);
-    let settled = wait_until("nothing is asked any more", || {
+    let requests = |metrics: &Scrape| metrics.value("strata_engine_requests_total", &[]);
+    let settled = wait_until("no more engine requests", || {
         let before = requests(&scrape(&exporter));
         thread::sleep(Duration::from_millis(700));
         let after = requests(&scrape(&exporter));
@@ -495,9 +552,11 @@ fn scrape_neither_queries_nor_waits_for_an_engine() {
 
     // The engine is gone, which is exposed; its container is gone, too.
     drop(docker);
-    let page = scraped_when("that it is gone", &exporter, |page| up(page) == Some(0.0));
-    let age = page.value("strata_engine_cache_age_seconds", &[]);
+    let metrics = scrape_when("a disconnected engine", &exporter, |metrics| {
+        up(metrics) == Some(0.0)
+    });
+    let age = metrics.value("strata_engine_cache_age_seconds", &[]);
     assert!(age.is_some_and(|age| age > 0.0), "{age:?}");
-    assert!(of(&page, "container_last_seen", "web").is_some());
-    assert!(page.value("node_load1", &[]).is_some());
+    assert!(container_value(&metrics, "container_last_seen", "web").is_some());
+    assert!(metrics.value("node_load1", &[]).is_some());
 }

@@ -63,7 +63,7 @@ const DISKS: [(&str, &str, u32, f64, f64); 3] = [
 const PINGED: f64 = 5.0 * (14.0 + 20.0 + 8.0 + 1000.0);
 
 /// A daemon and three domains: running, paused and shut off.
-struct World {
+struct LibvirtFixture {
     daemon: LibvirtDaemon,
     /// Kernel and initrd.
     _boot: TempDir,
@@ -72,50 +72,50 @@ struct World {
     off: String,
 }
 
-impl World {
+impl LibvirtFixture {
     /// Starts all of them. Skips the test and returns `None` where that is impossible.
     fn new(name: &str) -> Option<Self> {
         let boot = TempDir::new(&format!("{name}-boot"));
         let kernel = match DomainKernel::new(&boot.0, WORK) {
             Ok(kernel) => kernel,
-            Err(what) => return say(what),
+            Err(what) => return skip_with(what),
         };
         let daemon = match LibvirtDaemon::start(name) {
             Ok(daemon) => daemon,
-            Err(what) => return say(what),
+            Err(what) => return skip_with(what),
         };
         // The parent cgroup is shared with other daemons, so names are unique.
         let own = |it: &str| format!("{it}-{}-{name}", std::process::id());
-        let world = Self {
+        let fixture = Self {
             busy: own("busy"),
             paused: own("paused"),
             off: own("off"),
             daemon,
             _boot: boot,
         };
-        for (number, guest) in (0..).zip([&world.busy, &world.paused, &world.off]) {
-            world.define(guest, number, &kernel);
+        for (number, domain) in (0..).zip([&fixture.busy, &fixture.paused, &fixture.off]) {
+            fixture.define(domain, number, &kernel);
         }
-        world.virsh(&["start", &world.busy]);
-        world.virsh(&["start", "--paused", &world.paused]);
-        Some(world)
+        fixture.virsh(&["start", &fixture.busy]);
+        fixture.virsh(&["start", "--paused", &fixture.paused]);
+        Some(fixture)
     }
 
-    fn define(&self, guest: &str, number: u32, kernel: &DomainKernel) {
+    fn define(&self, domain: &str, number: u32, kernel: &DomainKernel) {
         let mut devices = String::new();
         for (disk, format, megabytes, ..) in DISKS {
             let image =
                 self.daemon
-                    .create_disk_image(&format!("{guest}-{disk}"), format, megabytes);
+                    .create_disk_image(&format!("{domain}-{disk}"), format, megabytes);
             devices += &format!(
                 "<disk type='file' device='disk'><driver name='qemu' type='{format}'/>\
                  <source file='{image}'/><target dev='{disk}' bus='virtio'/></disk>"
             );
         }
         let [image, initrd] = [&kernel.image, &kernel.initrd].map(|path| path.display());
-        let console = self.console(guest);
+        let console = self.console(domain);
         let xml = format!(
-            "<domain type='qemu'><name>{guest}</name><title>guest {number}</title>\
+            "<domain type='qemu'><name>{domain}</name><title>guest {number}</title>\
              <memory unit='MiB'>96</memory><vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='pc'>hvm</type>\
              <kernel>{image}</kernel><initrd>{initrd}</initrd>\
@@ -129,34 +129,36 @@ impl World {
              <memballoon model='virtio'><stats period='1'/></memballoon>\
              </devices></domain>"
         );
-        self.daemon.define_domain(guest, &xml);
+        self.daemon.define_domain(domain, &xml);
     }
 
-    fn console(&self, guest: &str) -> String {
-        let file = self.daemon.dir.0.join(format!("{guest}.console"));
+    fn console(&self, domain: &str) -> String {
+        let file = self.daemon.dir.0.join(format!("{domain}.console"));
         file.display().to_string()
     }
 
     fn virsh(&self, line: &[&str]) -> String {
-        let said = self.daemon.virsh(line);
-        said.unwrap_or_else(|error| panic!("{line:?}: {error}"))
+        let output = self.daemon.virsh(line);
+        output.unwrap_or_else(|error| panic!("{line:?}: {error}"))
     }
 
     /// Waits until the busy guest has done its work and reported its memory.
-    fn worked(&self) {
-        wait_until("what a guest does", || {
-            let said = fs::read(self.console(&self.busy)).unwrap_or_default();
-            String::from_utf8_lossy(&said).contains(DONE).then_some(())
+    fn wait_for_work(&self) {
+        wait_until("the domain's work", || {
+            let console = fs::read(self.console(&self.busy)).unwrap_or_default();
+            String::from_utf8_lossy(&console)
+                .contains(DONE)
+                .then_some(())
         });
-        wait_until("what a guest reports", || {
+        wait_until("the domain's memory report", || {
             self.stats(&self.busy).get("balloon.usable").copied()
         });
     }
 
     /// Numbers from `virsh domstats` for a domain, with devices by name.
-    fn stats(&self, guest: &str) -> BTreeMap<String, f64> {
-        let said = self.virsh(&["domstats", "--raw", guest]);
-        let pairs = said
+    fn stats(&self, domain: &str) -> BTreeMap<String, f64> {
+        let output = self.virsh(&["domstats", "--raw", domain]);
+        let pairs = output
             .lines()
             .filter_map(|line| line.trim_start().split_once('='));
         let pairs: BTreeMap<_, _> = pairs.collect();
@@ -165,10 +167,10 @@ impl World {
             let Ok(value) = value.parse() else {
                 continue;
             };
-            let mut words = key.splitn(3, '.');
-            let device = (words.next().unwrap(), words.next().unwrap());
+            let mut parts = key.splitn(3, '.');
+            let device = (parts.next().unwrap(), parts.next().unwrap());
             let name = pairs.get(format!("{}.{}.name", device.0, device.1).as_str());
-            let key = match (name, words.next()) {
+            let key = match (name, parts.next()) {
                 (Some(name), Some(field)) => format!("{}.{name}.{field}", device.0),
                 _ => (*key).to_owned(),
             };
@@ -178,9 +180,9 @@ impl World {
     }
 
     /// A line of `virsh dominfo`.
-    fn info(&self, guest: &str, key: &str) -> Option<String> {
-        let said = self.virsh(&["dominfo", guest]);
-        let mut lines = said.lines().filter_map(|line| line.split_once(':'));
+    fn info(&self, domain: &str, key: &str) -> Option<String> {
+        let output = self.virsh(&["dominfo", domain]);
+        let mut lines = output.lines().filter_map(|line| line.split_once(':'));
         let (_, value) = lines.find(|(found, _)| *found == key)?;
         Some(value.trim().to_owned())
     }
@@ -192,12 +194,12 @@ impl World {
         ServerProcess::start_exporter(&line, &self.daemon.dir.0)
     }
 
-    fn signal(&self, guest: &str, signal: Signal) {
-        kill_process(self.daemon.domain_pid(guest).unwrap(), signal).unwrap();
+    fn signal(&self, domain: &str, signal: Signal) {
+        kill_process(self.daemon.domain_pid(domain).unwrap(), signal).unwrap();
     }
 }
 
-fn say<T>(what: &str) -> Option<T> {
+fn skip_with<T>(what: &str) -> Option<T> {
     skip(what);
     None
 }
@@ -207,13 +209,15 @@ fn scrape(exporter: &ServerProcess) -> Scrape {
 }
 
 /// A family's value for the domain of this name.
-fn of(scrape: &Scrape, family: &str, domain: &str) -> Option<f64> {
+fn domain_value(scrape: &Scrape, family: &str, domain: &str) -> Option<f64> {
     scrape.value(family, &[("domain", domain)])
 }
 
 /// Waits for a scrape that meets the condition.
-fn scraped_when(what: &str, exporter: &ServerProcess, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
-    wait_until(what, || Some(scrape(exporter)).filter(|page| is_so(page)))
+fn scrape_when(what: &str, exporter: &ServerProcess, is_met: impl Fn(&Scrape) -> bool) -> Scrape {
+    wait_until(what, || {
+        Some(scrape(exporter)).filter(|metrics| is_met(metrics))
+    })
 }
 
 /// Seconds since the Unix epoch.
@@ -224,7 +228,7 @@ fn now() -> f64 {
 
 /// Interface metrics, their names in libvirt, and their columns in the host's `/proc/net/dev`. The
 /// host receives what the guest sends.
-const OF_INTERFACES: [(&str, &str, usize); 8] = [
+const INTERFACE_METRICS: [(&str, &str, usize); 8] = [
     ("receive_bytes", "rx.bytes", 8),
     ("receive_packets", "rx.pkts", 9),
     ("receive_errors", "rx.errs", 10),
@@ -236,7 +240,7 @@ const OF_INTERFACES: [(&str, &str, usize); 8] = [
 ];
 
 /// Disk metrics, their names in libvirt, and the factor between the units.
-const OF_DISKS: [(&str, &str, f64); 11] = [
+const DISK_METRICS: [(&str, &str, f64); 11] = [
     ("read_bytes_total", "rd.bytes", 1.0),
     ("read_requests_total", "rd.reqs", 1.0),
     ("read_time_seconds_total", "rd.times", 1e9),
@@ -251,7 +255,7 @@ const OF_DISKS: [(&str, &str, f64); 11] = [
 ];
 
 /// Memory metrics; libvirt reports KiB.
-const OF_MEMORY: [(&str, &str, f64); 13] = [
+const MEMORY_METRICS: [(&str, &str, f64); 13] = [
     ("info_maximum_memory_bytes", "maximum", 1024.0),
     ("info_memory_usage_bytes", "current", 1024.0),
     ("memory_stats_maximum_bytes", "maximum", 1024.0),
@@ -272,7 +276,7 @@ const OF_MEMORY: [(&str, &str, f64); 13] = [
 ];
 
 /// CPU time metrics.
-const OF_CPU: [(&str, &str); 3] = [
+const CPU_METRICS: [(&str, &str); 3] = [
     ("libvirt_domain_info_cpu_time_seconds_total", "cpu.time"),
     ("libvirt_domain_cpu_user_seconds_total", "cpu.user"),
     ("libvirt_domain_cpu_system_seconds_total", "cpu.system"),
@@ -280,37 +284,37 @@ const OF_CPU: [(&str, &str); 3] = [
 
 #[test]
 fn metrics_match_libvirt_and_guests() {
-    let began = now();
-    let Some(world) = World::new("said") else {
+    let test_start = now();
+    let Some(fixture) = LibvirtFixture::new("metrics") else {
         return;
     };
-    let exporter = world.exporter(&[]);
-    world.worked();
+    let exporter = fixture.exporter(&[]);
+    fixture.wait_for_work();
     // The balloon driver reports every second: no report may fall between the readings.
-    let (before, page, after) = wait_until("no report in between", || {
-        let before = world.stats(&world.busy);
-        let devices = world.daemon.network_devices();
-        let page = scrape(&exporter);
-        let after = world.stats(&world.busy);
-        let reported = |of: &BTreeMap<String, f64>| of["balloon.last-update"];
-        let is_one = reported(&before) == reported(&after);
-        is_one.then(|| {
+    let (before, metrics, after) = wait_until("no report in between", || {
+        let before = fixture.stats(&fixture.busy);
+        let devices = fixture.daemon.network_devices();
+        let metrics = scrape(&exporter);
+        let after = fixture.stats(&fixture.busy);
+        let reported = |stats: &BTreeMap<String, f64>| stats["balloon.last-update"];
+        let is_unchanged = reported(&before) == reported(&after);
+        is_unchanged.then(|| {
             (
                 (before, devices),
-                page,
-                (after, world.daemon.network_devices()),
+                metrics,
+                (after, fixture.daemon.network_devices()),
             )
         })
     });
 
-    assert_interfaces(&page, &world.busy, &before, &after);
-    assert_disks(&page, &world.busy, &before.0, &after.0);
-    assert_memory(&page, &world, &before.0, &after.0);
-    assert_cpu(&page, &world.busy, &before.0, &after.0);
-    assert_states(&page, &world, began);
-    assert_group(&exporter, &world);
+    assert_interfaces(&metrics, &fixture.busy, &before, &after);
+    assert_disks(&metrics, &fixture.busy, &before.0, &after.0);
+    assert_memory(&metrics, &fixture, &before.0, &after.0);
+    assert_cpu(&metrics, &fixture.busy, &before.0, &after.0);
+    assert_states(&metrics, &fixture, test_start);
+    assert_group(&exporter, &fixture);
 
-    assert_kumina(&world, &page);
+    assert_kumina(&fixture, &metrics);
     assert_readable(&exporter);
     let log = exporter.log();
     assert!(!log.contains("level=error"), "{log}");
@@ -321,34 +325,34 @@ type Stats = BTreeMap<String, f64>;
 type Devices = BTreeMap<String, Vec<f64>>;
 
 fn assert_interfaces(
-    page: &Scrape,
-    guest: &str,
+    metrics: &Scrape,
+    domain: &str,
     before: &(Stats, Devices),
     after: &(Stats, Devices),
 ) {
     for interface in ["bridged0", "alone0"] {
-        let labels = [("domain", guest), ("target_device", interface)];
-        for (field, key, column) in OF_INTERFACES {
+        let labels = [("domain", domain), ("target_device", interface)];
+        for (field, key, column) in INTERFACE_METRICS {
             let family = format!("libvirt_domain_interface_stats_{field}_total");
-            let said = page.value(&family, &labels);
+            let exposed = metrics.value(&family, &labels);
             let key = format!("net.{interface}.{key}");
             let what = format!("{field} of {interface}");
-            assert_between(&what, said, before.0[&key], after.0[&key], 0.0);
+            assert_between(&what, exposed, before.0[&key], after.0[&key], 0.0);
             let (one, other) = (&before.1[interface], &after.1[interface]);
-            assert_between(&what, said, one[column], other[column], 0.0);
+            assert_between(&what, exposed, one[column], other[column], 0.0);
         }
         for family in ["info", "meta"] {
             let family = match family {
                 "info" => "libvirt_domain_interface_stats_info",
                 _ => "libvirt_domain_interface_meta",
             };
-            assert_eq!(page.value(family, &labels), Some(1.0), "{family}");
+            assert_eq!(metrics.value(family, &labels), Some(1.0), "{family}");
         }
     }
     let bytes = |interface: &str, way: &str| {
         let family = format!("libvirt_domain_interface_stats_{way}_bytes_total");
-        let labels = [("domain", guest), ("target_device", interface)];
-        page.value(&family, &labels).unwrap()
+        let labels = [("domain", domain), ("target_device", interface)];
+        metrics.value(&family, &labels).unwrap()
     };
     assert!(bytes("bridged0", "receive") >= PINGED);
     assert!(bytes("bridged0", "transmit") >= PINGED);
@@ -358,55 +362,71 @@ fn assert_interfaces(
     for way in ["receive", "transmit"] {
         let family = format!("libvirt_domain_net_{way}_bytes_total");
         let sum = bytes("bridged0", way) + bytes("alone0", way);
-        assert_eq!(of(page, &family, guest), Some(sum), "{family}");
+        assert_eq!(
+            domain_value(metrics, &family, domain),
+            Some(sum),
+            "{family}"
+        );
     }
 }
 
-fn assert_disks(page: &Scrape, guest: &str, before: &Stats, after: &Stats) {
+fn assert_disks(metrics: &Scrape, domain: &str, before: &Stats, after: &Stats) {
     let mut written_in_all = 0.0;
     for (disk, _, megabytes, written, read) in DISKS {
-        let labels = [("domain", guest), ("target_device", disk)];
-        let said = |field: &str| {
+        let labels = [("domain", domain), ("target_device", disk)];
+        let exposed = |field: &str| {
             let family = format!("libvirt_domain_block_stats_{field}");
-            page.value(&family, &labels)
+            metrics.value(&family, &labels)
         };
-        for (field, key, unit) in OF_DISKS {
+        for (field, key, unit) in DISK_METRICS {
             let key = format!("block.{disk}.{key}");
             let what = format!("{field} of {disk}");
             let (one, other) = (before[&key] / unit, after[&key] / unit);
-            assert_between(&what, said(field), one, other, 1e-6);
+            assert_between(&what, exposed(field), one, other, 1e-6);
         }
-        assert_eq!(said("write_bytes_total"), Some(written), "{disk}");
-        assert!(said("read_bytes_total") >= Some(read), "{disk}");
-        assert!(said("flush_requests_total") >= Some(1.0), "{disk}");
+        assert_eq!(exposed("write_bytes_total"), Some(written), "{disk}");
+        assert!(exposed("read_bytes_total") >= Some(read), "{disk}");
+        assert!(exposed("flush_requests_total") >= Some(1.0), "{disk}");
         let capacity = f64::from(megabytes) * MIB;
-        assert_eq!(said("capacity_bytes"), Some(capacity), "{disk}");
-        assert_eq!(said("info"), Some(1.0), "{disk}");
-        let errors = page.value("libvirt_domain_block_io_errors_total", &labels);
+        assert_eq!(exposed("capacity_bytes"), Some(capacity), "{disk}");
+        assert_eq!(exposed("info"), Some(1.0), "{disk}");
+        let errors = metrics.value("libvirt_domain_block_io_errors_total", &labels);
         assert_eq!(errors, Some(0.0), "{disk}");
         written_in_all += written;
     }
-    let said = of(page, "libvirt_domain_disk_write_bytes_total", guest);
-    assert_eq!(said, Some(written_in_all));
+    let exposed = domain_value(metrics, "libvirt_domain_disk_write_bytes_total", domain);
+    assert_eq!(exposed, Some(written_in_all));
 }
 
-fn assert_memory(page: &Scrape, world: &World, before: &Stats, after: &Stats) {
-    let guest = world.busy.as_str();
-    for (field, key, unit) in OF_MEMORY {
+fn assert_memory(metrics: &Scrape, fixture: &LibvirtFixture, before: &Stats, after: &Stats) {
+    let domain = fixture.busy.as_str();
+    for (field, key, unit) in MEMORY_METRICS {
         let family = format!("libvirt_domain_{field}");
         let key = format!("balloon.{key}");
         let (one, other) = (before[&key] * unit, after[&key] * unit);
-        assert_between(&family, of(page, &family, guest), one, other, 0.0);
+        assert_between(
+            &family,
+            domain_value(metrics, &family, domain),
+            one,
+            other,
+            0.0,
+        );
     }
     // Resident pages change all the time.
     let rss = "libvirt_domain_memory_stats_rss_bytes";
     let [one, other] = [before, after].map(|stats| stats["balloon.rss"] * 1024.0);
-    assert_between(rss, of(page, rss, guest), one, other, 16.0 * MIB);
+    assert_between(
+        rss,
+        domain_value(metrics, rss, domain),
+        one,
+        other,
+        16.0 * MIB,
+    );
     let memory = |family: &str| {
-        of(
-            page,
+        domain_value(
+            metrics,
             &format!("libvirt_domain_memory_stats_{family}"),
-            guest,
+            domain,
         )
     };
     let [available, usable] = ["available_bytes", "usable_bytes"].map(|it| memory(it).unwrap());
@@ -418,17 +438,17 @@ fn assert_memory(page: &Scrape, world: &World, before: &Stats, after: &Stats) {
         ("libvirt_domain_info_maximum_memory_bytes", "Max memory"),
         ("libvirt_domain_info_memory_usage_bytes", "Used memory"),
     ] {
-        let said = of(page, family, guest).unwrap() / 1024.0;
-        assert_eq!(world.info(guest, key), Some(format!("{said} KiB")));
+        let exposed = domain_value(metrics, family, domain).unwrap() / 1024.0;
+        assert_eq!(fixture.info(domain, key), Some(format!("{exposed} KiB")));
     }
 }
 
-fn assert_cpu(page: &Scrape, guest: &str, before: &Stats, after: &Stats) {
-    for (family, key) in OF_CPU {
+fn assert_cpu(metrics: &Scrape, domain: &str, before: &Stats, after: &Stats) {
+    for (family, key) in CPU_METRICS {
         let (one, other) = (before[key] / 1e9, after[key] / 1e9);
-        let said = of(page, family, guest);
-        assert!(said > Some(0.0), "{family}");
-        assert_between(family, said, one, other, 1e-6);
+        let exposed = domain_value(metrics, family, domain);
+        assert!(exposed > Some(0.0), "{family}");
+        assert_between(family, exposed, one, other, 1e-6);
     }
     for (family, key, rounded) in [
         // libvirt adds user and system time in ticks.
@@ -444,47 +464,51 @@ fn assert_cpu(page: &Scrape, guest: &str, before: &Stats, after: &Stats) {
         ),
     ] {
         let (one, other) = (before[key] / 1e9, after[key] / 1e9);
-        let said = page.value(family, &[("domain", guest), ("vcpu", "0")]);
-        assert_between(family, said, one, other, rounded);
+        let exposed = metrics.value(family, &[("domain", domain), ("vcpu", "0")]);
+        assert_between(family, exposed, one, other, rounded);
     }
-    let cpus = of(page, "libvirt_domain_info_virtual_cpus", guest);
+    let cpus = domain_value(metrics, "libvirt_domain_info_virtual_cpus", domain);
     assert_eq!(cpus, Some(before["vcpu.current"]));
-    let max = of(page, "libvirt_domain_vcpu_maximum", guest);
+    let max = domain_value(metrics, "libvirt_domain_vcpu_maximum", domain);
     assert_eq!(max, Some(before["vcpu.maximum"]));
 }
 
-fn assert_states(page: &Scrape, world: &World, began: f64) {
-    assert_eq!(page.value("libvirt_up", &[]), Some(1.0));
-    assert_eq!(page.value("libvirt_domains", &[]), Some(3.0));
-    for (number, (guest, state, code, words)) in (0..).zip([
-        (&world.busy, "running", 1.0, "running"),
-        (&world.paused, "paused", 3.0, "paused"),
-        (&world.off, "shutoff", 5.0, "shut off"),
+fn assert_states(metrics: &Scrape, fixture: &LibvirtFixture, test_start: f64) {
+    assert_eq!(metrics.value("libvirt_up", &[]), Some(1.0));
+    assert_eq!(metrics.value("libvirt_domains", &[]), Some(3.0));
+    for (number, (domain, state, code, virsh_state)) in (0..).zip([
+        (&fixture.busy, "running", 1.0, "running"),
+        (&fixture.paused, "paused", 3.0, "paused"),
+        (&fixture.off, "shutoff", 5.0, "shut off"),
     ]) {
-        assert_eq!(world.info(guest, "State").as_deref(), Some(words));
-        let is_it = |(labels, value): (&crate::support::text_format::Labels, f64)| {
-            (labels["domain"] == *guest && value == 1.0).then(|| labels["state"].clone())
+        assert_eq!(fixture.info(domain, "State").as_deref(), Some(virsh_state));
+        let state_of = |(labels, value): (&crate::support::text_format::Labels, f64)| {
+            (labels["domain"] == *domain && value == 1.0).then(|| labels["state"].clone())
         };
-        let states: Vec<_> = page
+        let states: Vec<_> = metrics
             .series_named("libvirt_domain_state")
-            .filter_map(is_it)
+            .filter_map(state_of)
             .collect();
-        assert_eq!(states, [state], "{guest}");
-        let said = of(page, "libvirt_domain_info_vstate", guest);
-        assert_eq!(said, Some(code), "{guest}");
-        let reason = of(page, "libvirt_domain_info_state_reason", guest);
-        assert_eq!(reason, Some(world.stats(guest)["state.reason"]), "{guest}");
+        assert_eq!(states, [state], "{domain}");
+        let exposed = domain_value(metrics, "libvirt_domain_info_vstate", domain);
+        assert_eq!(exposed, Some(code), "{domain}");
+        let reason = domain_value(metrics, "libvirt_domain_info_state_reason", domain);
+        assert_eq!(
+            reason,
+            Some(fixture.stats(domain)["state.reason"]),
+            "{domain}"
+        );
         let title = format!("guest {number}");
-        let uuid = world.info(guest, "UUID").unwrap();
-        let id = world.info(guest, "Id").unwrap();
-        let about = [
-            ("domain", guest.as_str()),
+        let uuid = fixture.info(domain, "UUID").unwrap();
+        let id = fixture.info(domain, "Id").unwrap();
+        let info_labels = [
+            ("domain", domain.as_str()),
             ("title", &title),
             ("uuid", &uuid),
             ("id", if id == "-" { "" } else { &id }),
         ];
-        let about = page.value("libvirt_domain_info", &about);
-        assert_eq!(about, Some(1.0), "{guest}");
+        let info = metrics.value("libvirt_domain_info", &info_labels);
+        assert_eq!(info, Some(1.0), "{domain}");
 
         let is_on = state != "shutoff";
         for family in [
@@ -493,30 +517,38 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
             "libvirt_domain_uptime_seconds",
             "libvirt_domain_start_time_seconds",
         ] {
-            assert_eq!(of(page, family, guest).is_some(), is_on, "{family} {guest}");
+            assert_eq!(
+                domain_value(metrics, family, domain).is_some(),
+                is_on,
+                "{family} {domain}"
+            );
         }
         if is_on {
             // By the kernel's coarse file clock, which lags by up to a tick.
-            let started = of(page, "libvirt_domain_start_time_seconds", guest).unwrap();
-            assert!((began - 0.1..now()).contains(&started), "{guest}");
-            let uptime = of(page, "libvirt_domain_uptime_seconds", guest).unwrap();
-            assert!((0.0..now() - began + 0.1).contains(&uptime), "{guest}");
+            let started =
+                domain_value(metrics, "libvirt_domain_start_time_seconds", domain).unwrap();
+            assert!((test_start - 0.1..now()).contains(&started), "{domain}");
+            let uptime = domain_value(metrics, "libvirt_domain_uptime_seconds", domain).unwrap();
+            assert!(
+                (0.0..now() - test_start + 0.1).contains(&uptime),
+                "{domain}"
+            );
         }
         for family in [
             "libvirt_domain_stuck",
             "libvirt_domain_stats_partial",
             "libvirt_domain_timed_out",
         ] {
-            assert_eq!(of(page, family, guest), Some(0.0), "{family}");
+            assert_eq!(domain_value(metrics, family, domain), Some(0.0), "{family}");
         }
-        let maximum = of(page, "libvirt_domain_info_maximum_memory_bytes", guest);
-        assert_eq!(maximum, Some(96.0 * MIB), "{guest}");
-        let disk = [("domain", guest.as_str()), ("target_device", "vdb")];
-        let capacity = page.value("libvirt_domain_block_stats_capacity_bytes", &disk);
-        let info = world.virsh(&["domblkinfo", guest, "vdb"]);
+        let maximum = domain_value(metrics, "libvirt_domain_info_maximum_memory_bytes", domain);
+        assert_eq!(maximum, Some(96.0 * MIB), "{domain}");
+        let disk = [("domain", domain.as_str()), ("target_device", "vdb")];
+        let capacity = metrics.value("libvirt_domain_block_stats_capacity_bytes", &disk);
+        let info = fixture.virsh(&["domblkinfo", domain, "vdb"]);
         let line = info.lines().find(|line| line.starts_with("Capacity"));
         let number = line.and_then(|line| line.split_whitespace().last());
-        assert_eq!(capacity, number.map(|it| it.parse().unwrap()), "{guest}");
+        assert_eq!(capacity, number.map(|it| it.parse().unwrap()), "{domain}");
     }
     for (state, count) in [
         ("running", 1.0),
@@ -524,79 +556,89 @@ fn assert_states(page: &Scrape, world: &World, began: f64) {
         ("stopped", 1.0),
         ("other", 0.0),
     ] {
-        let said = page.value("census_domains", &[("state", state)]);
-        assert_eq!(said, Some(count), "{state}");
+        let exposed = metrics.value("census_domains", &[("state", state)]);
+        assert_eq!(exposed, Some(count), "{state}");
     }
 }
 
 /// The cgroup that libvirt created for the domain is exposed with the domain's name.
-fn assert_group(exporter: &ServerProcess, world: &World) {
-    let pid = world.daemon.domain_pid(&world.busy).unwrap();
+fn assert_group(exporter: &ServerProcess, fixture: &LibvirtFixture) {
+    let pid = fixture.daemon.domain_pid(&fixture.busy).unwrap();
     let group = CgroupReader::for_pid(pid.as_raw_nonzero().get().unsigned_abs());
     // It may contain nested cgroups.
-    let is_its = |name: &str| name.contains("qemu") && !name.contains('/');
+    let is_domain_dir = |name: &str| name.contains("qemu") && !name.contains('/');
     let group = match group {
-        CgroupReader::V1(root, path) => CgroupReader::V1(root, up_to(Path::new(&path), is_its)),
-        CgroupReader::V2(path) => CgroupReader::V2(up_to(&path, is_its).into()),
+        CgroupReader::V1(root, path) => {
+            CgroupReader::V1(root, up_to(Path::new(&path), is_domain_dir))
+        }
+        CgroupReader::V2(path) => CgroupReader::V2(up_to(&path, is_domain_dir).into()),
     };
     let family = "container_memory_usage_bytes";
     let before = group.memory();
-    let page = scrape(exporter);
+    let metrics = scrape(exporter);
     let after = group.memory();
-    let labels = [("domain", world.busy.as_str()), ("id", &group.id())];
+    let labels = [("domain", fixture.busy.as_str()), ("id", &group.id())];
     assert_between(
         family,
-        page.value(family, &labels),
+        metrics.value(family, &labels),
         before,
         after,
         4.0 * MIB,
     );
     // CPU time also agrees with libvirt, in the same scrape and in the next.
-    for page in [page, scrape(exporter)] {
+    for metrics in [metrics, scrape(exporter)] {
         let family = "container_cpu_usage_seconds_total";
-        let usage = page.value(family, &[("domain", &world.busy), ("id", &group.id())]);
-        let time = of(
-            &page,
+        let usage = metrics.value(family, &[("domain", &fixture.busy), ("id", &group.id())]);
+        let time = domain_value(
+            &metrics,
             "libvirt_domain_info_cpu_time_seconds_total",
-            &world.busy,
+            &fixture.busy,
         );
         assert_between(family, usage, time.unwrap(), time.unwrap(), 0.5);
     }
 }
 
 /// The path up to the first component that matches.
-fn up_to(path: &Path, is_its: impl Fn(&str) -> bool) -> String {
+fn up_to(path: &Path, is_domain_dir: impl Fn(&str) -> bool) -> String {
     let all = path.ancestors().filter(|it| {
         let name = it.file_name().and_then(|name| name.to_str());
-        name.is_some_and(&is_its)
+        name.is_some_and(&is_domain_dir)
     });
-    let its = all.last().unwrap_or(path);
-    its.display().to_string()
+    let kumina_labels = all.last().unwrap_or(path);
+    kumina_labels.display().to_string()
 }
 
-fn assert_kumina(world: &World, usual: &Scrape) {
-    let exporter = world.exporter(&["--collector.libvirt.compat=kumina"]);
-    let page = scrape(&exporter);
-    assert_eq!(page.value("libvirt_domains_number", &[]), Some(2.0));
-    let guest = world.busy.as_str();
-    let uuid = world.info(guest, "UUID").unwrap();
-    let its = [("domain", guest), ("uuid", &uuid)];
+fn assert_kumina(fixture: &LibvirtFixture, default_metrics: &Scrape) {
+    let exporter = fixture.exporter(&["--collector.libvirt.compat=kumina"]);
+    let metrics = scrape(&exporter);
+    assert_eq!(metrics.value("libvirt_domains_number", &[]), Some(2.0));
+    let busy_domain = fixture.busy.as_str();
+    let uuid = fixture.info(busy_domain, "UUID").unwrap();
+    let kumina_labels = [("domain", busy_domain), ("uuid", &uuid)];
     let only = |family: &str, labels: &[(&str, &str)]| {
         let labels = labels
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let labels: crate::support::text_format::Labels = labels.collect();
-        let value = page.series.get(family).and_then(|of| of.get(&labels));
+        let value = metrics
+            .series
+            .get(family)
+            .and_then(|series| series.get(&labels));
         value
             .copied()
             .unwrap_or_else(|| panic!("{family}{labels:?}"))
     };
-    assert_eq!(only("libvirt_domain_state_code", &its), 1.0);
-    assert_eq!(of(&page, "libvirt_domain_state_code", &world.off), None);
+    assert_eq!(only("libvirt_domain_state_code", &kumina_labels), 1.0);
+    assert_eq!(
+        domain_value(&metrics, "libvirt_domain_state_code", &fixture.off),
+        None
+    );
     let family = "libvirt_domain_info_cpu_time_seconds_total";
-    assert!(Some(only(family, &its)) >= of(usual, family, guest));
-    let [domain, uuid] = its;
-    let image = world.daemon.dir.0.join(format!("{guest}-vdb.raw"));
+    assert!(
+        Some(only(family, &kumina_labels)) >= domain_value(default_metrics, family, busy_domain)
+    );
+    let [domain, uuid] = kumina_labels;
+    let image = fixture.daemon.dir.0.join(format!("{busy_domain}-vdb.raw"));
     let image = image.display().to_string();
     let disk = [
         domain,
@@ -615,7 +657,10 @@ fn assert_kumina(world: &World, usual: &Scrape) {
     ];
     let family = "libvirt_domain_interface_stats_receive_bytes_total";
     assert!(only(family, &interface) >= PINGED);
-    assert_eq!(page.series_named("libvirt_domain_info_vstate").next(), None);
+    assert_eq!(
+        metrics.series_named("libvirt_domain_info_vstate").next(),
+        None
+    );
 }
 
 fn assert_readable(exporter: &ServerProcess) {
@@ -623,13 +668,13 @@ fn assert_readable(exporter: &ServerProcess) {
         assert_promtool_lint(
             &exporter.metrics_text(),
             TOLERATED_LINTS,
-            "a page with guests",
+            "metrics with domains",
         );
     } else {
         skip("promtool");
     }
     if has_strict_parser() {
-        assert_strict_parse(&exporter.openmetrics_text(), "a page with guests");
+        assert_strict_parse(&exporter.openmetrics_text(), "metrics with domains");
     } else {
         skip("python3-prometheus-client");
     }
@@ -637,204 +682,213 @@ fn assert_readable(exporter: &ServerProcess) {
 
 #[test]
 fn domain_and_daemon_changes_are_exposed() {
-    let Some(mut world) = World::new("becomes") else {
+    let Some(mut fixture) = LibvirtFixture::new("becomes") else {
         return;
     };
-    let exporter = world.exporter(&[]);
-    world.worked();
-    disks_come_and_go(&exporter, &world);
-    descriptions_change(&exporter, &world);
-    starts_and_stops(&exporter, &world);
-    a_stuck_guest_costs_only_itself(&exporter, &world);
-    a_daemon_hangs(&exporter, &world);
-    a_daemon_is_restarted(&exporter, &mut world);
+    let exporter = fixture.exporter(&[]);
+    fixture.wait_for_work();
+    disks_come_and_go(&exporter, &fixture);
+    descriptions_change(&exporter, &fixture);
+    starts_and_stops(&exporter, &fixture);
+    stuck_domain_affects_only_itself(&exporter, &fixture);
+    hanging_daemon_affects_only_domains(&exporter, &fixture);
+    restarted_daemon_is_reconnected(&exporter, &mut fixture);
 }
 
-fn disks_come_and_go(exporter: &ServerProcess, world: &World) {
+fn disks_come_and_go(exporter: &ServerProcess, fixture: &LibvirtFixture) {
     const TOTALS: [&str; 4] = [
         "libvirt_domain_disk_read_bytes_total",
         "libvirt_domain_disk_read_requests_total",
         "libvirt_domain_disk_write_bytes_total",
         "libvirt_domain_disk_write_requests_total",
     ];
-    let guest = world.busy.as_str();
-    let disk = [("domain", guest), ("target_device", "vdd")];
+    let domain = fixture.busy.as_str();
+    let disk = [("domain", domain), ("target_device", "vdd")];
     let family = "libvirt_domain_block_stats_read_bytes_total";
     let info = "libvirt_domain_block_stats_info";
     let mut last = [0.0; 4];
     let mut scraped = || {
-        let page = scrape(exporter);
-        let now = TOTALS.map(|it| of(&page, it, guest).unwrap());
+        let metrics = scrape(exporter);
+        let now = TOTALS.map(|it| domain_value(&metrics, it, domain).unwrap());
         for ((total, now), last) in TOTALS.iter().zip(now).zip(last) {
             assert!(last <= now, "{total} was {last} and is {now}");
         }
         last = now;
-        page
+        metrics
     };
-    let page = scraped();
-    assert_eq!(page.value(family, &disk), None);
-    let image = world.daemon.create_disk_image("hot", "raw", 16);
-    world.virsh(&["attach-disk", guest, &image, "vdd", "--live"]);
+    let metrics = scraped();
+    assert_eq!(metrics.value(family, &disk), None);
+    let image = fixture.daemon.create_disk_image("hot", "raw", 16);
+    fixture.virsh(&["attach-disk", domain, &image, "vdd", "--live"]);
     // The guest reads the partition table.
-    let read = wait_until("a disk that is read", || {
-        let page = scraped();
-        let read = page.value(family, &disk).filter(|read| *read > 0.0)?;
-        page.value(info, &disk).map(|_| read)
+    let read = wait_until("reads of the disk", || {
+        let metrics = scraped();
+        let read = metrics.value(family, &disk).filter(|read| *read > 0.0)?;
+        metrics.value(info, &disk).map(|_| read)
     });
-    let others = |page: &Scrape| {
-        let of_disks = DISKS.map(|(disk, ..)| {
-            let labels = [("domain", guest), ("target_device", disk)];
-            page.value(family, &labels).unwrap()
+    let others = |metrics: &Scrape| {
+        let disk_values = DISKS.map(|(disk, ..)| {
+            let labels = [("domain", domain), ("target_device", disk)];
+            metrics.value(family, &labels).unwrap()
         });
-        of_disks.iter().sum::<f64>()
+        disk_values.iter().sum::<f64>()
     };
     // virsh may time out if the guest is slow, which does not matter.
-    let _done = world.daemon.virsh(&["detach-disk", guest, "vdd", "--live"]);
-    let page = wait_until("no such disk", || {
-        let page = scraped();
+    let _done = fixture
+        .daemon
+        .virsh(&["detach-disk", domain, "vdd", "--live"]);
+    let metrics = wait_until("no such disk", || {
+        let metrics = scraped();
         let is_gone = [family, info]
             .iter()
-            .all(|it| page.value(it, &disk).is_none());
-        is_gone.then_some(page)
+            .all(|it| metrics.value(it, &disk).is_none());
+        is_gone.then_some(metrics)
     });
     // Totals keep what the removed disk had counted.
-    let [read_in_all, ..] = TOTALS.map(|it| of(&page, it, guest).unwrap());
-    assert!(read_in_all >= others(&page) + read);
+    let [read_in_all, ..] = TOTALS.map(|it| domain_value(&metrics, it, domain).unwrap());
+    assert!(read_in_all >= others(&metrics) + read);
 }
 
 /// The change must arrive by its event: the periodic refresh is after five minutes, longer than the
 /// test waits.
-fn descriptions_change(exporter: &ServerProcess, world: &World) {
-    let guest = world.busy.as_str();
-    world.virsh(&["desc", guest, "--live", "--title", "another title"]);
-    scraped_when("another title", exporter, |page| {
-        let labels = [("domain", guest), ("title", "another title")];
-        page.value("libvirt_domain_info", &labels).is_some()
+fn descriptions_change(exporter: &ServerProcess, fixture: &LibvirtFixture) {
+    let domain = fixture.busy.as_str();
+    fixture.virsh(&["desc", domain, "--live", "--title", "another title"]);
+    scrape_when("another title", exporter, |metrics| {
+        let labels = [("domain", domain), ("title", "another title")];
+        metrics.value("libvirt_domain_info", &labels).is_some()
     });
     let nova = "<instance><name>web</name><flavor name='small'/>\
                 <owner><project uuid='p-1'>shop</project></owner></instance>";
     let uri = "http://openstack.org/xmlns/libvirt/nova/1.1";
     let set = [
-        "metadata", guest, uri, "--live", "--key", "nova", "--set", nova,
+        "metadata", domain, uri, "--live", "--key", "nova", "--set", nova,
     ];
-    world.virsh(&set);
-    scraped_when("what OpenStack says", exporter, |page| {
+    fixture.virsh(&set);
+    scrape_when("OpenStack metadata", exporter, |metrics| {
         let labels = [
-            ("domain", guest),
+            ("domain", domain),
             ("instance_name", "web"),
             ("flavor_name", "small"),
             ("project_name", "shop"),
         ];
-        page.value("libvirt_domain_openstack_info", &labels) == Some(1.0)
+        metrics.value("libvirt_domain_openstack_info", &labels) == Some(1.0)
     });
     let most = ["--total-bytes-sec", "50000000"];
-    world.virsh(&[&["blkdeviotune", guest, "vdb", "--live"][..], &most].concat());
-    scraped_when("a limit of a disk", exporter, |page| {
-        let labels = [("domain", guest), ("target_device", "vdb")];
+    fixture.virsh(&[&["blkdeviotune", domain, "vdb", "--live"][..], &most].concat());
+    scrape_when("a limit of a disk", exporter, |metrics| {
+        let labels = [("domain", domain), ("target_device", "vdb")];
         let family = "libvirt_domain_block_stats_limit_total_bytes";
-        page.value(family, &labels) == Some(5e7)
+        metrics.value(family, &labels) == Some(5e7)
     });
 }
 
-fn starts_and_stops(exporter: &ServerProcess, world: &World) {
-    let guest = world.paused.as_str();
+fn starts_and_stops(exporter: &ServerProcess, fixture: &LibvirtFixture) {
+    let domain = fixture.paused.as_str();
     let (starts, stops) = ("libvirt_domain_starts_total", "libvirt_domain_stops_total");
-    let census = |page: &Scrape, state| page.value("census_domains", &[("state", state)]);
+    let census = |metrics: &Scrape, state| metrics.value("census_domains", &[("state", state)]);
     let first = scrape(exporter);
-    let [started, stopped] = [starts, stops].map(|it| of(&first, it, guest).unwrap());
-    world.virsh(&["destroy", guest]);
-    let page = scraped_when("a stop", exporter, |page| {
-        of(page, stops, guest) == Some(stopped + 1.0) && census(page, "stopped") == Some(2.0)
+    let [started, stopped] = [starts, stops].map(|it| domain_value(&first, it, domain).unwrap());
+    fixture.virsh(&["destroy", domain]);
+    let metrics = scrape_when("a stop", exporter, |metrics| {
+        domain_value(metrics, stops, domain) == Some(stopped + 1.0)
+            && census(metrics, "stopped") == Some(2.0)
     });
-    assert_eq!(of(&page, starts, guest), Some(started));
-    assert_eq!(census(&page, "paused"), Some(0.0));
-    assert_eq!(of(&page, OF_CPU[0].0, guest), None);
-    world.virsh(&["start", "--paused", guest]);
-    let page = scraped_when("a start", exporter, |page| {
-        of(page, starts, guest) == Some(started + 1.0) && census(page, "paused") == Some(1.0)
+    assert_eq!(domain_value(&metrics, starts, domain), Some(started));
+    assert_eq!(census(&metrics, "paused"), Some(0.0));
+    assert_eq!(domain_value(&metrics, CPU_METRICS[0].0, domain), None);
+    fixture.virsh(&["start", "--paused", domain]);
+    let metrics = scrape_when("a start", exporter, |metrics| {
+        domain_value(metrics, starts, domain) == Some(started + 1.0)
+            && census(metrics, "paused") == Some(1.0)
     });
-    assert_eq!(of(&page, stops, guest), Some(stopped + 1.0));
-    assert_eq!(census(&page, "stopped"), Some(1.0));
+    assert_eq!(domain_value(&metrics, stops, domain), Some(stopped + 1.0));
+    assert_eq!(census(&metrics, "stopped"), Some(1.0));
     for family in [starts, stops] {
-        let others = [&world.busy, &world.off];
+        let others = [&fixture.busy, &fixture.off];
         for other in others {
-            let [one, now] = [&first, &page].map(|page| of(page, family, other));
+            let [one, now] = [&first, &metrics].map(|metrics| domain_value(metrics, family, other));
             assert_eq!(one, now, "{family} of {other}");
         }
     }
 }
 
-fn a_stuck_guest_costs_only_itself(exporter: &ServerProcess, world: &World) {
-    let (guest, other) = (world.busy.as_str(), world.paused.as_str());
+fn stuck_domain_affects_only_itself(exporter: &ServerProcess, fixture: &LibvirtFixture) {
+    let (domain, other) = (fixture.busy.as_str(), fixture.paused.as_str());
     let stuck = "libvirt_domain_stuck";
-    world.signal(guest, Signal::STOP);
-    let others_are_complete = |page: &Scrape| {
-        assert_eq!(page.value("libvirt_up", &[]), Some(1.0));
-        assert_eq!(of(page, stuck, other), Some(0.0));
-        assert_eq!(of(page, "libvirt_domain_stats_partial", other), Some(0.0));
-        assert!(of(page, OF_CPU[0].0, other).is_some());
+    fixture.signal(domain, Signal::STOP);
+    let others_are_complete = |metrics: &Scrape| {
+        assert_eq!(metrics.value("libvirt_up", &[]), Some(1.0));
+        assert_eq!(domain_value(metrics, stuck, other), Some(0.0));
+        assert_eq!(
+            domain_value(metrics, "libvirt_domain_stats_partial", other),
+            Some(0.0)
+        );
+        assert!(domain_value(metrics, CPU_METRICS[0].0, other).is_some());
         for (disk, ..) in DISKS {
             let labels = [("domain", other), ("target_device", disk)];
-            let read = page.value("libvirt_domain_block_stats_read_bytes_total", &labels);
+            let read = metrics.value("libvirt_domain_block_stats_read_bytes_total", &labels);
             assert_eq!(read, Some(0.0), "{disk}");
         }
-        let state = of(page, "libvirt_domain_info_vstate", &world.off);
+        let state = domain_value(metrics, "libvirt_domain_info_vstate", &fixture.off);
         assert_eq!(state, Some(5.0));
-        assert!(page.value("node_load1", &[]).is_some());
+        assert!(metrics.value("node_load1", &[]).is_some());
     };
-    let page = wait_until("a stuck guest", || {
-        let page = scrape(exporter);
-        others_are_complete(&page);
-        (of(&page, stuck, guest) == Some(1.0)).then_some(page)
+    let metrics = wait_until("a stuck domain", || {
+        let metrics = scrape(exporter);
+        others_are_complete(&metrics);
+        (domain_value(&metrics, stuck, domain) == Some(1.0)).then_some(metrics)
     });
     // Metrics that need the process are absent, not invented.
     assert_eq!(
-        of(&page, "libvirt_domain_disk_read_bytes_total", guest),
+        domain_value(&metrics, "libvirt_domain_disk_read_bytes_total", domain),
         None
     );
-    world.signal(guest, Signal::CONT);
-    scraped_when("a guest that answers again", exporter, |page| {
-        others_are_complete(page);
-        of(page, stuck, guest) == Some(0.0)
-            && of(page, "libvirt_domain_stats_partial", guest) == Some(0.0)
-            && of(page, "libvirt_domain_disk_read_bytes_total", guest).is_some()
-            && page.value("strata_libvirt_stuck_requests", &[]) == Some(0.0)
+    fixture.signal(domain, Signal::CONT);
+    scrape_when("a responding domain", exporter, |metrics| {
+        others_are_complete(metrics);
+        domain_value(metrics, stuck, domain) == Some(0.0)
+            && domain_value(metrics, "libvirt_domain_stats_partial", domain) == Some(0.0)
+            && domain_value(metrics, "libvirt_domain_disk_read_bytes_total", domain).is_some()
+            && metrics.value("strata_libvirt_stuck_requests", &[]) == Some(0.0)
     });
 }
 
-fn a_daemon_hangs(exporter: &ServerProcess, world: &World) {
-    world.daemon.signal(Signal::STOP);
-    let page = scraped_when("a daemon that hangs", exporter, |page| {
-        assert!(page.value("node_load1", &[]).is_some());
-        page.value("libvirt_up", &[]) == Some(0.0)
+fn hanging_daemon_affects_only_domains(exporter: &ServerProcess, fixture: &LibvirtFixture) {
+    fixture.daemon.signal(Signal::STOP);
+    let metrics = scrape_when("a hanging daemon", exporter, |metrics| {
+        assert!(metrics.value("node_load1", &[]).is_some());
+        metrics.value("libvirt_up", &[]) == Some(0.0)
     });
-    assert_eq!(page.series_named("libvirt_domain_state").next(), None);
-    world.daemon.signal(Signal::CONT);
-    is_all_there(exporter, world);
+    assert_eq!(metrics.series_named("libvirt_domain_state").next(), None);
+    fixture.daemon.signal(Signal::CONT);
+    assert_all_exposed(exporter, fixture);
 }
 
-fn a_daemon_is_restarted(exporter: &ServerProcess, world: &mut World) {
+fn restarted_daemon_is_reconnected(exporter: &ServerProcess, fixture: &mut LibvirtFixture) {
     let connections = "strata_libvirt_connections_total";
     let before = scrape(exporter).value(connections, &[]);
-    world.daemon.stop();
-    scraped_when("no daemon", exporter, |page| {
-        assert!(page.value("node_load1", &[]).is_some());
-        page.value("libvirt_up", &[]) == Some(0.0)
+    fixture.daemon.stop();
+    scrape_when("no daemon", exporter, |metrics| {
+        assert!(metrics.value("node_load1", &[]).is_some());
+        metrics.value("libvirt_up", &[]) == Some(0.0)
     });
-    world.daemon.restart();
-    let page = is_all_there(exporter, world);
-    assert!(page.value(connections, &[]) > before);
+    fixture.daemon.restart();
+    let metrics = assert_all_exposed(exporter, fixture);
+    assert!(metrics.value(connections, &[]) > before);
 }
 
 /// Waits until all metrics of all domains are exposed.
-fn is_all_there(exporter: &ServerProcess, world: &World) -> Scrape {
-    scraped_when("all guests", exporter, |page| {
-        let running = [&world.busy, &world.paused].iter().all(|guest| {
-            let families = [OF_CPU[0].0, "libvirt_domain_disk_read_bytes_total"];
-            families.iter().all(|it| of(page, it, guest).is_some())
+fn assert_all_exposed(exporter: &ServerProcess, fixture: &LibvirtFixture) -> Scrape {
+    scrape_when("all domains", exporter, |metrics| {
+        let running = [&fixture.busy, &fixture.paused].iter().all(|domain| {
+            let families = [CPU_METRICS[0].0, "libvirt_domain_disk_read_bytes_total"];
+            families
+                .iter()
+                .all(|it| domain_value(metrics, it, domain).is_some())
         });
-        page.value("libvirt_up", &[]) == Some(1.0)
-            && page.value("libvirt_domains", &[]) == Some(3.0)
+        metrics.value("libvirt_up", &[]) == Some(1.0)
+            && metrics.value("libvirt_domains", &[]) == Some(3.0)
             && running
     })
 }

@@ -74,9 +74,9 @@ fn prometheus_scrapes_both_formats() {
             %20and%20up%7Bjob%3D%22{job}%22%7D%20%3D%3D%201"
         );
         server_process::wait_until("three good scrapes", || {
-            let answer = prometheus.get(&query, "").ok()?;
-            assert!(answer.contains("\"status\":\"success\""), "{answer}");
-            answer.contains("\"value\":").then_some(())
+            let response = prometheus.get(&query, "").ok()?;
+            assert!(response.contains("\"status\":\"success\""), "{response}");
+            response.contains("\"value\":").then_some(())
         });
         let query = format!("/api/v1/query?query=up%7Bjob%3D%22{job}%22%7D");
         let up = prometheus.get(&query, "").unwrap();
@@ -96,10 +96,10 @@ fn prometheus_scrapes_both_formats() {
 
     // Not scraped in the same second, so a container may have started in between.
     let (open_metrics, text) =
-        server_process::wait_until("as many samples in both formats", || {
+        server_process::wait_until("the same number of samples in both formats", || {
             let [open_metrics, text] =
                 ["openmetrics", "text"].map(|job| federated(&prometheus, job));
-            let count = |of: &Scrape| of.value("scrape_samples_scraped", &[]);
+            let count = |metrics: &Scrape| metrics.value("scrape_samples_scraped", &[]);
             let same =
                 count(&open_metrics)? == count(&text)? && names(&open_metrics) == names(&text);
             same.then_some((open_metrics, text))
@@ -111,12 +111,12 @@ fn prometheus_scrapes_both_formats() {
     }
 
     // Prometheus reports what it cannot parse.
-    server_process::wait_until("a complaint", || {
+    server_process::wait_until("an error message", || {
         scrape_warnings(&prometheus, "broken").pop()
     });
     for job in ["openmetrics", "text"] {
-        let of_job = scrape_warnings(&prometheus, job);
-        assert!(of_job.is_empty(), "{of_job:#?}");
+        let warnings = scrape_warnings(&prometheus, job);
+        assert!(warnings.is_empty(), "{warnings:#?}");
     }
     let log = exporter.log();
     assert!(!log.contains("level=error"), "{log}");
@@ -124,12 +124,12 @@ fn prometheus_scrapes_both_formats() {
 
 fn assert_metadata(prometheus: &ServerProcess, job: &str, name: &str, kind: &str) {
     let matcher = format!("match_target=%7Bjob%3D%22{job}%22%7D&metric={name}");
-    let known = prometheus
+    let metadata = prometheus
         .get(&format!("/api/v1/targets/metadata?{matcher}"), "")
         .unwrap();
     assert!(
-        known.contains(&format!("\"type\":\"{kind}\",\"help\":\"")),
-        "{name} of {job}: {known}"
+        metadata.contains(&format!("\"type\":\"{kind}\",\"help\":\"")),
+        "{name} of {job}: {metadata}"
     );
 }
 
@@ -153,7 +153,7 @@ fn federated(prometheus: &ServerProcess, job: &str) -> Scrape {
 fn names(scrape: &Scrape) -> BTreeSet<(&str, &Labels)> {
     let series = scrape.series.iter();
     series
-        .flat_map(|(name, of)| of.keys().map(move |labels| (name.as_str(), labels)))
+        .flat_map(|(name, metrics)| metrics.keys().map(move |labels| (name.as_str(), labels)))
         .collect()
 }
 
@@ -258,13 +258,13 @@ fn always(body: &'static str) -> SocketAddr {
 }
 
 /// Serves one connection after the other until the test ends.
-fn serve(answer: impl Fn(TcpStream) -> io::Result<()> + Send + 'static) -> SocketAddr {
+fn serve(handle: impl Fn(TcpStream) -> io::Result<()> + Send + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
         for connection in listener.incoming() {
             // The client tries again after an error.
-            connection.and_then(&answer).ok();
+            connection.and_then(&handle).ok();
         }
     });
     address
@@ -294,13 +294,13 @@ fn promtool_accepts_the_text_format() {
     let dir = TempDir::new("promtool");
     let exporter = ServerProcess::start_exporter(&all_collectors(), &dir.0);
     assert_promtool_lint(&exporter.metrics_text(), TOLERATED_LINTS, "this machine");
-    for (path, page) in golden("prom") {
+    for (path, metrics) in golden("prom") {
         let tolerated = [TOLERATED_LINTS, TOLERATED_IN_FIXTURES].concat();
-        assert_promtool_lint(&page, &tolerated, &path.display().to_string());
+        assert_promtool_lint(&metrics, &tolerated, &path.display().to_string());
     }
     // promtool does reject invalid input.
-    let (code, said) = run_promtool("x{ 1\n");
-    assert_eq!(code, Some(1), "{said}");
+    let (code, output) = run_promtool("x{ 1\n");
+    assert_eq!(code, Some(1), "{output}");
 }
 
 #[test]
@@ -311,12 +311,12 @@ fn strict_parser_reads_every_openmetrics_sample() {
     let dir = TempDir::new("python");
     let exporter = ServerProcess::start_exporter(&all_collectors(), &dir.0);
     assert_strict_parse(&exporter.openmetrics_text(), "this machine");
-    for (path, page) in golden("openmetrics") {
-        assert_strict_parse(&page, &path.display().to_string());
+    for (path, metrics) in golden("openmetrics") {
+        assert_strict_parse(&metrics, &path.display().to_string());
     }
     // The parser does reject invalid input.
-    let (code, said) = run_strict_parser("# TYPE x counter\nx 1\n# EOF\n");
-    assert_eq!(code, Some(1), "{said}");
+    let (code, output) = run_strict_parser("# TYPE x counter\nx 1\n# EOF\n");
+    assert_eq!(code, Some(1), "{output}");
 }
 
 /// Golden files of one format.
@@ -325,8 +325,8 @@ fn golden(extension: &str) -> Vec<(PathBuf, String)> {
     let machines = crate::support::MACHINES.iter();
     let paths = machines.map(|machine| dir.join(format!("{machine}.{extension}")));
     let files = paths.filter_map(|path| {
-        let page = fs::read_to_string(&path).ok()?;
-        Some((path, page))
+        let metrics = fs::read_to_string(&path).ok()?;
+        Some((path, metrics))
     });
     let files: Vec<_> = files.collect();
     assert!(!files.is_empty(), "no golden file ends in .{extension}");

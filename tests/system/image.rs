@@ -42,7 +42,10 @@ fn image_shows_the_host_not_the_container() {
     let containerfile = repository().join("examples/Containerfile");
     let text = fs::read_to_string(&containerfile).unwrap();
     for flag in RUN {
-        assert!(text.contains(flag), "the Containerfile does not say {flag}");
+        assert!(
+            text.contains(flag),
+            "{flag} is missing in the Containerfile"
+        );
     }
     let context = format!("build={}", podman.dir.0.join("build").display());
     let built = podman
@@ -60,16 +63,18 @@ fn image_shows_the_host_not_the_container() {
     let inside = ServerProcess::start_and_wait_for_path(&mut run, &podman.dir.0, "/-/healthy");
     let outside = ServerProcess::start_exporter(&["--engine.socket=".to_owned()], &podman.dir.0);
 
-    let steady = |of: &ServerProcess| series(&of.get(STEADY, "text/plain;version=0.0.4").unwrap());
+    let steady = |exporter: &ServerProcess| {
+        series(&exporter.get(STEADY, "text/plain;version=0.0.4").unwrap())
+    };
     assert_eq!(steady(&inside), steady(&outside));
-    let page = inside.metrics_text();
-    for wanted in [
+    let metrics = inside.metrics_text();
+    for expected in [
         r#"node_filesystem_size_bytes{device="[^"]*",mountpoint="/","#,
         r#"container_cpu_usage_seconds_total{id="/","#,
         "node_network_receive_bytes_total{device=\"lo\"}",
     ] {
-        let wanted = regex::Regex::new(&wanted.replace('{', r"\{").replace('}', r"\}"));
-        assert!(wanted.unwrap().is_match(&page), "{page}");
+        let expected = regex::Regex::new(&expected.replace('{', r"\{").replace('}', r"\}"));
+        assert!(expected.unwrap().is_match(&metrics), "{metrics}");
     }
     // An unprivileged user without capabilities.
     let pid = podman.run(&["inspect", "--format", "{{.State.Pid}}", "strata-image"]);
@@ -85,8 +90,8 @@ fn image_shows_the_host_not_the_container() {
 }
 
 /// Names and labels, without the exporter's own.
-fn series(page: &str) -> BTreeSet<String> {
-    let lines = page.lines().filter(|line| !line.starts_with('#'));
+fn series(metrics: &str) -> BTreeSet<String> {
+    let lines = metrics.lines().filter(|line| !line.starts_with('#'));
     let lines = lines.filter(|line| {
         ["node_", "machine_", "cadvisor_"]
             .iter()
@@ -124,46 +129,46 @@ impl Podman {
             return None;
         }
         let dir = TempDir::new("image");
-        let place = dir.0.join("build/src/target/release");
-        fs::create_dir_all(&place).unwrap();
-        fs::copy(program, place.join("strata_exporter")).unwrap();
+        let path = dir.0.join("build/src/target/release");
+        fs::create_dir_all(&path).unwrap();
+        fs::copy(program, path.join("strata_exporter")).unwrap();
         fs::write(dir.0.join("containers.conf"), CONTAINERS_CONF).unwrap();
         Some(Self { dir })
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("podman");
-        let place = |name: &str| -> PathBuf { self.dir.0.join(name) };
+        let path = |name: &str| -> PathBuf { self.dir.0.join(name) };
         command
             .arg("--root")
-            .arg(place("root"))
+            .arg(path("root"))
             .arg("--runroot")
-            .arg(place("run"))
+            .arg(path("run"))
             .arg("--tmpdir")
-            .arg(place("tmp"))
+            .arg(path("tmp"))
             // Debian's crun rejects cgroup v1 with controllers in v2.
             .args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"])
             .args(["--events-backend", "none"])
-            .args(words)
-            .env("CONTAINERS_CONF", place("containers.conf"))
+            .args(args)
+            .env("CONTAINERS_CONF", path("containers.conf"))
             .stdin(Stdio::null());
         command
     }
 
-    fn run(&self, words: &[&str]) -> String {
-        let (code, said) = server_process::run_with_input(&mut self.command(words), "");
-        assert_eq!(code, Some(0), "{words:?}: {said}");
-        said
+    fn run(&self, args: &[&str]) -> String {
+        let (code, output) = server_process::run_with_input(&mut self.command(args), "");
+        assert_eq!(code, Some(0), "{args:?}: {output}");
+        output
     }
 }
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        let _gone = self
+        let _result = self
             .command(&["rm", "--force", "--all", "--time=0"])
             .output();
         // The mount of its image storage.
-        let _gone = Command::new("umount")
+        let _result = Command::new("umount")
             .args(["-R", "-l"])
             .arg(self.dir.0.join("root/overlay"))
             .output();

@@ -7,8 +7,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_strata_exporter");
 #[test]
 fn library_is_linked_only_with_the_feature() {
     let program = fs::read(PROGRAM).unwrap();
-    let names_it = program.windows(10).any(|bytes| bytes == b"libvirt.so");
-    assert_eq!(names_it, cfg!(feature = "virt"));
+    let is_linked = program.windows(10).any(|bytes| bytes == b"libvirt.so");
+    assert_eq!(is_linked, cfg!(feature = "virt"));
 }
 
 #[cfg(not(feature = "virt"))]
@@ -18,9 +18,9 @@ fn uri_that_needs_the_library_is_a_startup_error() {
         let mut program = std::process::Command::new(PROGRAM);
         program.arg(format!("--libvirt.uri={uri}"));
         let ended = program.output().unwrap();
-        let said = String::from_utf8(ended.stderr).unwrap();
+        let stderr = String::from_utf8(ended.stderr).unwrap();
         let reason = format!("--libvirt.uri: {uri} needs a build with --features virt");
-        assert_eq!(said, format!("strata_exporter: {reason}\n"));
+        assert_eq!(stderr, format!("strata_exporter: {reason}\n"));
         assert_eq!(ended.status.code(), Some(2));
     }
 }
@@ -54,8 +54,8 @@ mod with {
             "--libvirt.uri=test:///default",
         ];
         let ours = ServerProcess::start_exporter(&flags.map(str::to_owned), &scratch.0);
-        let page = ours.metrics_text();
-        let has = |line: &str| assert!(page.lines().any(|said| said == line), "{line}: {page}");
+        let metrics = ours.metrics_text();
+        let has = |line: &str| assert!(metrics.lines().any(|it| it == line), "{line}: {metrics}");
         has("libvirt_up 1");
         has("libvirt_domains 1");
         has(r#"libvirt_domain_info_vstate{domain="test"} 1"#);
@@ -123,7 +123,7 @@ mod with {
         }
         daemon.virsh(&["start", "a \"b\""]).unwrap();
         daemon.virsh(&["start", "--paused", "never-ran"]).unwrap();
-        wait_until("a disk that was read", || {
+        wait_until("reads of the disk", || {
             let counted = daemon.virsh(&["domblkstat", "a \"b\"", "vda", "--human"]);
             let counted = counted.unwrap();
             let reads = counted
@@ -146,8 +146,8 @@ mod with {
             domains.map(|domain| domain.name.clone()).collect()
         };
         assert_eq!(names(&between), ["a \"b\"", "never-ran", "off"]);
-        let of_ours = first.domains.iter().zip(&last.domains);
-        for ((first, last), between) in of_ours.zip(&between.domains) {
+        let pairs = first.domains.iter().zip(&last.domains);
+        for ((first, last), between) in pairs.zip(&between.domains) {
             same(first, between, last);
         }
         let [ran, never_ran, off] = &between.domains[..] else {
@@ -200,12 +200,15 @@ mod with {
             DomainStats { ..used }
         };
         assert_eq!(still(first), still(between), "{}", first.name);
-        let who = |domain: &Domain| (domain.name.clone(), domain.uuid.clone(), domain.id);
-        assert_eq!(who(first), who(between));
+        let identity = |domain: &Domain| (domain.name.clone(), domain.uuid.clone(), domain.id);
+        assert_eq!(identity(first), identity(between));
         let what = |domain: &Domain| (domain.state, domain.reason, domain.job.clone());
         assert_eq!(what(first), what(between), "{}", first.name);
-        let how = |domain: &Domain| (domain.is_partial, domain.is_stuck);
-        assert_eq!((how(first), how(between)), ((false, false), (false, false)));
+        let health = |domain: &Domain| (domain.is_partial, domain.is_stuck);
+        assert_eq!(
+            (health(first), health(between)),
+            ((false, false), (false, false))
+        );
         assert_eq!(first.definition, between.definition, "{}", first.name);
         assert!(first.definition.is_some());
     }

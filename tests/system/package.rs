@@ -28,26 +28,26 @@ fn package_is_complete_and_starts_the_service() {
     let Some(package) = deb_package::build(&dir.0) else {
         return;
     };
-    let ask = |words: &[&str]| {
+    let dpkg_deb = |args: &[&str]| {
         let mut command = Command::new("dpkg-deb");
-        let (words, rest) = words.split_at(1);
-        command.args(words).arg(&package).args(rest);
-        let (code, said) = server_process::run_with_input(&mut command, "");
-        assert_eq!(code, Some(0), "{said}");
-        said
+        let (args, rest) = args.split_at(1);
+        command.args(args).arg(&package).args(rest);
+        let (code, output) = server_process::run_with_input(&mut command, "");
+        assert_eq!(code, Some(0), "{output}");
+        output
     };
-    let list = ask(&["--contents"]);
+    let list = dpkg_deb(&["--contents"]);
     let list: Vec<_> = list
         .lines()
         .map(|line| {
-            let words: Vec<_> = line.split_whitespace().collect();
-            format!("{} {}", words[0], words[words.len() - 1])
+            let columns: Vec<_> = line.split_whitespace().collect();
+            format!("{} {}", columns[0], columns[columns.len() - 1])
         })
         .collect();
     for file in FILES {
         assert!(list.iter().any(|it| it == file), "{file}: {list:#?}");
     }
-    let field = |name: &str| ask(&["--field", name]);
+    let field = |name: &str| dpkg_deb(&["--field", name]);
     assert_eq!(field("Package").trim(), "strata-exporter");
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!(field("Version").trim(), format!("{version}-1"));
@@ -56,7 +56,7 @@ fn package_is_complete_and_starts_the_service() {
     assert!(!field("Depends").contains("libvirt"));
 
     let control = dir.0.join("control");
-    ask(&["--control", control.to_str().unwrap()]);
+    dpkg_deb(&["--control", control.to_str().unwrap()]);
     let script = |name: &str| std::fs::read_to_string(control.join(name)).unwrap();
     assert_eq!(script("conffiles").trim(), "/etc/default/strata_exporter");
     for unit in ["strata_exporter.service", "strata_exporter.socket"] {
@@ -66,8 +66,8 @@ fn package_is_complete_and_starts_the_service() {
         }
     }
     for name in ["postinst", "prerm", "postrm"] {
-        let (code, said) =
+        let (code, output) =
             server_process::run_with_input(Command::new("sh").arg("-n"), &script(name));
-        assert_eq!(code, Some(0), "{name}: {said}");
+        assert_eq!(code, Some(0), "{name}: {output}");
     }
 }

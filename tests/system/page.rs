@@ -64,14 +64,14 @@ fn container_table_updates_sorts_and_filters() {
     engine.start_container("page-idle", &[], &["sleep", "1000"]);
     let exporter = exporter(&engine, &dir);
     let base = format!("http://{}", exporter.address);
-    wait_until("both in the page", || {
+    wait_until("both values in the page", || {
         browser.navigate(&base);
         has(&browser, "page-busy").and(has(&browser, "page-idle"))
     });
 
     engine.start_container("page-later", &[], &["sleep", "1000"]);
     wait_until("one started later", || has(&browser, "page-later"));
-    wait_until("a line that moves", || {
+    wait_until("a moving line", || {
         let values = "const rows = [...document.querySelectorAll('[data-table=containers] tr')];
             const row = rows.find((row) => row.textContent.includes('page-busy'));
             return row.querySelector('[data-cell=cpu] .spark').dataset.values.split(',').length > 2
@@ -94,20 +94,20 @@ fn container_table_updates_sorts_and_filters() {
     let order = names(&browser);
     assert_eq!(order.last().map(String::as_str), Some("page-busy"));
 
-    let filter = |word: &str| {
+    let filter = |text: &str| {
         browser.execute(&format!(
             "const input = document.querySelector('[data-filter=containers]');
-             input.value = '{word}';
+             input.value = '{text}';
              input.dispatchEvent(new Event('input'));"
         ));
         names(&browser)
     };
     assert_eq!(filter("PAGE-L"), ["page-later"]);
-    assert_eq!(filter("nothing like it"), [""; 0]);
+    assert_eq!(filter("no match"), [""; 0]);
     assert_eq!(filter("page-").len(), 3);
 
     engine.run(&["rm", "--force", "page-later"]);
-    wait_until("one that is gone", || {
+    wait_until("a closed connection", || {
         has(&browser, "page-later").is_none().then_some(())
     });
     let status = browser.execute("return document.getElementById('status').textContent");
@@ -138,7 +138,7 @@ fn plot_is_refreshed_while_displayed() {
     let exporter = exporter(&engine, &dir);
     let base = format!("http://{}", exporter.address);
     let plot = "/plot/containers/page-busy.svg?what=cpu&window=1m";
-    let said = wait_until("a plot of two samples", || {
+    let first_svg = wait_until("a plot of two samples", || {
         let svg = exporter.get(plot, "").ok()?;
         svg.contains("CPU: last ").then_some(svg)
     });
@@ -148,14 +148,14 @@ fn plot_is_refreshed_while_displayed() {
         return all.length === 4 && all.every((it) => it.complete && it.naturalWidth > 0)";
     wait_until("four pictures", || is_true(&browser.execute(drawn)));
     let is_new = "return document.querySelector('.plots img').src.includes('&at=')";
-    wait_until("a picture made anew", || is_true(&browser.execute(is_new)));
+    wait_until("a refreshed image", || is_true(&browser.execute(is_new)));
     assert_eq!(browser.execute(drawn), true);
     let numbers = "return Number(document.querySelector('.used caption').textContent
         .split(' ')[0]) > 5";
-    wait_until("numbers made anew", || is_true(&browser.execute(numbers)));
+    wait_until("refreshed numbers", || is_true(&browser.execute(numbers)));
     wait_until("another plot", || {
         let svg = exporter.get(plot, "").ok()?;
-        (svg != said).then_some(())
+        (svg != first_svg).then_some(())
     });
     browser.screenshot(&pictures().join("plots.png"));
     assert_eq!(browser.console_errors(), [""; 0]);

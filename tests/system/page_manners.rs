@@ -23,7 +23,7 @@ const texts = rows.filter((row) => row.checkVisibility()).map((row) =>
 return texts.filter((text) => text.startsWith('manners-')).sort();";
 
 /// Texts with a WCAG contrast ratio below 4.5:1.
-const FAINT: &str = "
+const LOW_CONTRAST: &str = "
 const parts = (color) => color.match(/[\\d.]+/g).map(Number);
 const linear = (part) => part <= 10 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4;
 const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
@@ -63,15 +63,15 @@ new PerformanceObserver((list) => {
     }
 }).observe({ type: 'layout-shift', buffered: true });";
 
-/// A browser, and an exporter that knows two containers.
-struct Scene {
+/// A browser, and an exporter with two containers.
+struct BrowserFixture {
     browser: Browser,
     exporter: ServerProcess,
     engine: Engine,
     _dir: TempDir,
 }
 
-impl Scene {
+impl BrowserFixture {
     fn start(test: &str) -> Option<Self> {
         let browser = Browser::start(test)?;
         let engine = Engine::docker(test)?;
@@ -83,18 +83,18 @@ impl Scene {
             "--history.interval=1s".to_owned(),
         ];
         let exporter = ServerProcess::start_exporter(&flags, &dir.0);
-        let scene = Self {
+        let fixture = Self {
             browser,
             exporter,
             engine,
             _dir: dir,
         };
-        wait_until("a plot of what was sampled twice", || {
+        wait_until("a plot with two samples", || {
             let plot = "/plot/containers/manners-busy.svg?what=cpu&window=1m";
-            let svg = scene.exporter.get(plot, "").ok()?;
+            let svg = fixture.exporter.get(plot, "").ok()?;
             svg.contains("CPU: last ").then_some(())
         });
-        Some(scene)
+        Some(fixture)
     }
 
     fn open(&self, path: &str) {
@@ -103,9 +103,9 @@ impl Scene {
     }
 
     fn strings(&self, script: &str) -> Vec<String> {
-        let said = self.browser.execute(script);
-        let said = serde_json::from_value(said.clone());
-        said.unwrap_or_else(|error| panic!("{script}: {error}"))
+        let value = self.browser.execute(script);
+        let value = serde_json::from_value(value.clone());
+        value.unwrap_or_else(|error| panic!("{script}: {error}"))
     }
 
     /// Paths requested so far; all must be on this exporter.
@@ -114,13 +114,13 @@ impl Scene {
         let all = self.browser.requested_urls().into_iter();
         let paths = all.map(|url| match url.strip_prefix(&base) {
             Some(path) => path.to_owned(),
-            None => panic!("{url} is elsewhere"),
+            None => panic!("{url} is not on this exporter"),
         });
         paths.collect()
     }
 
     /// Saves a screenshot of the whole page if a directory is set.
-    fn keep(&self, name: &str) {
+    fn save_screenshot(&self, name: &str) {
         if let Some(dir) = env::var_os("STRATA_TEST_SHOTS") {
             let file = Path::new(&dir).join(format!("{name}.png"));
             self.browser.full_page_screenshot(&file);
@@ -135,83 +135,84 @@ fn polls(requests: &[String]) -> usize {
 
 #[test]
 fn new_container_appears_within_two_polls_without_shifts() {
-    let Some(scene) = Scene::start("polls") else {
+    let Some(fixture) = BrowserFixture::start("polls") else {
         return;
     };
-    scene.open("/");
-    scene.browser.execute(WATCH_SHIFTS);
-    let mut asked = scene.requests();
-    assert!(asked.iter().any(|path| path == "/"), "{asked:?}");
+    fixture.open("/");
+    fixture.browser.execute(WATCH_SHIFTS);
+    let mut requests = fixture.requests();
+    assert!(requests.iter().any(|path| path == "/"), "{requests:?}");
     wait_until("three polls", || {
-        asked.extend(scene.requests());
-        (polls(&asked) >= 3).then_some(())
+        requests.extend(fixture.requests());
+        (polls(&requests) >= 3).then_some(())
     });
     let none = [""; 0];
-    assert_eq!(scene.strings("return window.shifts"), none);
+    assert_eq!(fixture.strings("return window.shifts"), none);
 
-    let engine = &scene.engine;
+    let engine = &fixture.engine;
     engine.start_container("manners-late", &[], &["sleep", "1000"]);
-    scene.requests();
-    wait_until("a row of what has started", || {
-        let rows = scene.strings(ROWS);
+    fixture.requests();
+    wait_until("a row of the new container", || {
+        let rows = fixture.strings(ROWS);
         rows.iter()
             .any(|row| row.starts_with("manners-late"))
             .then_some(())
     });
-    let asked = scene.requests();
-    assert!(polls(&asked) <= 2, "{asked:?}");
-    assert_eq!(scene.browser.console_errors(), none);
+    let requests = fixture.requests();
+    assert!(polls(&requests) <= 2, "{requests:?}");
+    assert_eq!(fixture.browser.console_errors(), none);
 }
 
 #[test]
 fn filter_links_and_live_plots_work() {
-    let Some(scene) = Scene::start("clicks") else {
+    let Some(fixture) = BrowserFixture::start("clicks") else {
         return;
     };
-    scene.open("/");
+    fixture.open("/");
     let rows = |count: usize| {
-        let rows = scene.strings(ROWS);
+        let rows = fixture.strings(ROWS);
         (rows.len() == count).then_some(rows)
     };
     wait_until("both rows", || rows(2));
-    scene.browser.click("[data-filter=containers]");
+    fixture.browser.click("[data-filter=containers]");
     for key in "manners-b".chars() {
-        scene.browser.press(&key.to_string());
+        fixture.browser.press(&key.to_string());
     }
     let found = wait_until("one row", || rows(1));
     assert!(found[0].starts_with("manners-busy | strata-box:1 | running"));
 
-    scene.browser.click("tr:not([hidden]) [data-cell=name] a");
-    let title = scene
+    fixture.browser.click("tr:not([hidden]) [data-cell=name] a");
+    let title = fixture
         .browser
         .execute("return document.querySelector('h1').textContent");
     assert_eq!(title, "manners-busy");
-    scene.browser.click(".windows a[href='?window=1m']");
+    fixture.browser.click(".windows a[href='?window=1m']");
     let drawn = "const all = [...document.querySelectorAll('.plots img')];
         return all.length === 4 && all.every((it) => it.complete && it.naturalWidth > 0)";
     wait_until("four plots", || {
-        (scene.browser.execute(drawn) == true).then_some(())
+        (fixture.browser.execute(drawn) == true).then_some(())
     });
-    scene.browser.execute(WATCH_SHIFTS);
+    fixture.browser.execute(WATCH_SHIFTS);
     // The rendered image, not only its address.
-    let picture = || scene.browser.element_screenshot(".plots img");
-    let first = wait_until("a plot that is all drawn", || {
+    let picture = || fixture.browser.element_screenshot(".plots img");
+    let first = wait_until("a fully drawn plot", || {
         let drawn = picture();
         (picture() == drawn).then_some(drawn)
     });
-    wait_until("a plot that has moved", || {
-        let anew = "return document.querySelector('.plots img').currentSrc.includes('&at=')";
-        (scene.browser.execute(anew) == true && picture() != first).then_some(())
+    wait_until("a refreshed plot", || {
+        let is_refreshed =
+            "return document.querySelector('.plots img').currentSrc.includes('&at=')";
+        (fixture.browser.execute(is_refreshed) == true && picture() != first).then_some(())
     });
     let none = [""; 0];
-    assert_eq!(scene.strings("return window.shifts"), none);
-    scene.requests();
-    assert_eq!(scene.browser.console_errors(), none);
+    assert_eq!(fixture.strings("return window.shifts"), none);
+    fixture.requests();
+    assert_eq!(fixture.browser.console_errors(), none);
 }
 
 #[test]
 fn pages_are_readable_in_both_themes_on_desktop_and_phone() {
-    let Some(scene) = Scene::start("themes") else {
+    let Some(fixture) = BrowserFixture::start("themes") else {
         return;
     };
     let none = [""; 0];
@@ -224,65 +225,65 @@ fn pages_are_readable_in_both_themes_on_desktop_and_phone() {
     ];
     for theme in ["light", "dark"] {
         for (kind, width, height) in [("desk", 1280, 900), ("phone", 390, 844)] {
-            scene.browser.set_viewport(width, height, theme);
+            fixture.browser.set_viewport(width, height, theme);
             for (page, path) in pages {
-                scene.open(path);
+                fixture.open(path);
                 let which = format!("{page}-{kind}-{theme}");
-                scene.keep(&which);
-                assert_eq!(scene.strings(TOO_WIDE), none, "{which}");
-                assert_eq!(scene.strings(FAINT), none, "{which}");
+                fixture.save_screenshot(&which);
+                assert_eq!(fixture.strings(TOO_WIDE), none, "{which}");
+                assert_eq!(fixture.strings(LOW_CONTRAST), none, "{which}");
             }
         }
     }
     // All requests went to this exporter. The 404 of the missing container is expected.
-    scene.requests();
-    let complaints = scene.browser.console_errors();
+    fixture.requests();
+    let complaints = fixture.browser.console_errors();
     let others = complaints.iter().filter(|it| !it.contains("manners-none"));
     assert_eq!(others.collect::<Vec<_>>(), none);
 }
 
 #[test]
 fn page_without_script_has_the_same_rows_links_and_plots() {
-    let Some(scene) = Scene::start("plain") else {
+    let Some(fixture) = BrowserFixture::start("plain") else {
         return;
     };
-    scene.open("/");
+    fixture.open("/");
     // The rows as the script created them from the first poll.
-    let mut asked = Vec::new();
+    let mut requests = Vec::new();
     wait_until("two polls", || {
-        asked.extend(scene.requests());
-        (polls(&asked) >= 2).then_some(())
+        requests.extend(fixture.requests());
+        (polls(&requests) >= 2).then_some(())
     });
-    let with = scene.strings(ROWS);
+    let with = fixture.strings(ROWS);
     assert_eq!(with.len(), 2, "{with:?}");
     let off = serde_json::json!({"value": true});
-    scene
+    fixture
         .browser
         .send_cdp_command("Emulation.setScriptExecutionDisabled", &off);
-    scene.open("/");
-    scene.keep("overview-plain");
-    assert_eq!(scene.strings(ROWS), with);
+    fixture.open("/");
+    fixture.save_screenshot("overview-plain");
+    assert_eq!(fixture.strings(ROWS), with);
     let offered = "return [...document.querySelectorAll('button, input')]
         .filter((it) => it.checkVisibility()).length";
-    assert_eq!(scene.browser.execute(offered), 0);
+    assert_eq!(fixture.browser.execute(offered), 0);
     let cpu = "const row = [...document.querySelectorAll('[data-table=containers] tbody tr')]
             .find((row) => row.textContent.includes('manners-busy'));
         return Number(row.querySelector('[data-cell=cpu]').dataset.sort)";
-    let cpu = scene.browser.execute(cpu);
+    let cpu = fixture.browser.execute(cpu);
     assert!(cpu.as_f64().is_some_and(|it| it > 1.0), "{cpu}");
 
     let link = "const links = [...document.querySelectorAll('[data-cell=name] a')];
         return links.find((it) => it.textContent === 'manners-busy').getAttribute('href')";
-    let link = scene.browser.execute(link);
-    scene
+    let link = fixture.browser.execute(link);
+    fixture
         .browser
         .click(&format!("a[href='{}']", link.as_str().unwrap()));
     let drawn = "return [...document.querySelectorAll('.plots img')]
         .map((it) => it.complete && it.naturalWidth > 0)";
     wait_until("four plots", || {
-        let all = scene.browser.execute(drawn);
+        let all = fixture.browser.execute(drawn);
         (all == Value::from(vec![true; 4])).then_some(())
     });
-    scene.requests();
-    assert_eq!(scene.browser.console_errors(), [""; 0]);
+    fixture.requests();
+    assert_eq!(fixture.browser.console_errors(), [""; 0]);
 }

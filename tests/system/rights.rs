@@ -27,8 +27,8 @@ use serde_json::Value;
 use strata_exporter::{collectors, sandbox::MAX_LANDLOCK_ABI};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_strata_exporter");
-const NOBODY: u32 = 65_534;
-const CONTAINER: &str = "seen";
+const NOBODY_UID: u32 = 65_534;
+const CONTAINER: &str = "visible";
 
 /// Flags that are off by default and make collectors read more.
 const SWITCHES: &[&str] = &[
@@ -53,18 +53,18 @@ const TRACING: &[&str] = &[
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// An engine with a container and a daemon with a domain.
-struct World {
+struct Daemons {
     engine: Engine,
     daemon: LibvirtDaemon,
-    guest: String,
+    domain: String,
     dir: TempDir,
-    _alone: MutexGuard<'static, ()>,
+    _guard: MutexGuard<'static, ()>,
 }
 
-impl World {
+impl Daemons {
     /// Starts all of them. Skips the test and returns `None` where that is impossible.
     fn new(name: &str) -> Option<Self> {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = Engine::docker(name)?;
         let flags = ["--memory=32m"];
         engine.start_container(CONTAINER, &flags, &["sleep", "3600"]);
@@ -75,9 +75,9 @@ impl World {
                 return None;
             }
         };
-        let guest = format!("guest-{}-{name}", std::process::id());
-        daemon.define_minimal_domain(&guest);
-        daemon.virsh(&["start", "--paused", &guest]).unwrap();
+        let domain = format!("domain-{}-{name}", std::process::id());
+        daemon.define_minimal_domain(&domain);
+        daemon.virsh(&["start", "--paused", &domain]).unwrap();
         let dir = TempDir::new(&format!("rights-{name}"));
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&dir.0, open).unwrap();
@@ -86,19 +86,19 @@ impl World {
         Some(Self {
             engine,
             daemon,
-            guest,
+            domain,
             dir,
-            _alone: alone,
+            _guard: guard,
         })
     }
 
     /// Enables everything.
-    fn flags(&self, more: &[&str]) -> Vec<String> {
+    fn flags(&self, extra: &[&str]) -> Vec<String> {
         let built = collectors::ALL.iter().filter(|it| !it.is_planned());
         let mut flags: Vec<_> = built
             .map(|entry| format!("--collector.{}", entry.name))
             .collect();
-        flags.extend(SWITCHES.iter().chain(more).map(|it| (*it).to_owned()));
+        flags.extend(SWITCHES.iter().chain(extra).map(|it| (*it).to_owned()));
         flags.push(format!("--engine.socket={}", self.engine.socket_url()));
         flags.push(format!("--libvirt.uri={}", self.libvirt().display()));
         flags
@@ -117,14 +117,14 @@ impl World {
         ServerProcess::start_and_wait_for_path(command, &self.dir.0, "/-/healthy")
     }
 
-    /// Waits until the exporter knows the container and the domain.
-    fn knows_all(&self, exporter: &ServerProcess) {
-        wait_until("a container and a guest", || {
-            let page = Scrape::parse(&exporter.metrics_text());
+    /// Waits until the exporter exposes the container and the domain.
+    fn wait_for_all(&self, exporter: &ServerProcess) {
+        wait_until("a container and a domain", || {
+            let metrics = Scrape::parse(&exporter.metrics_text());
             let name = [("name", CONTAINER)];
-            page.value("container_cpu_usage_percent_max", &name)?;
-            page.value("census_container_cpu_percent_avg", &[])?;
-            page.value("libvirt_domain_info_vstate", &[("domain", &self.guest)])
+            metrics.value("container_cpu_usage_percent_max", &name)?;
+            metrics.value("census_container_cpu_percent_avg", &[])?;
+            metrics.value("libvirt_domain_info_vstate", &[("domain", &self.domain)])
         });
     }
 }
@@ -132,8 +132,9 @@ impl World {
 type Series = BTreeSet<(String, Labels)>;
 
 fn series(exporter: &ServerProcess) -> Series {
-    let page = Scrape::parse(&exporter.metrics_text()).series.into_iter();
-    let series = page.flat_map(|(name, of)| of.into_keys().map(move |it| (name.clone(), it)));
+    let metrics = Scrape::parse(&exporter.metrics_text()).series.into_iter();
+    let series = metrics
+        .flat_map(|(name, by_labels)| by_labels.into_keys().map(move |it| (name.clone(), it)));
     // The first shows the sandbox itself, the others the momentary state of threads.
     let unsteady = [
         "strata_sandbox_info",
@@ -147,19 +148,19 @@ fn series(exporter: &ServerProcess) -> Series {
 
 #[test]
 fn sandbox_hides_no_series() {
-    let Some(world) = World::new("sandbox") else {
+    let Some(daemons) = Daemons::new("sandbox") else {
         return;
     };
-    let free = world.start(&mut world.program(), &[]);
-    let locked = world.start(&mut world.program(), &["--sandbox=auto"]);
-    world.knows_all(&free);
-    world.knows_all(&locked);
-    let page = Scrape::parse(&locked.metrics_text());
+    let free = daemons.start(&mut daemons.program(), &[]);
+    let locked = daemons.start(&mut daemons.program(), &["--sandbox=auto"]);
+    daemons.wait_for_all(&free);
+    daemons.wait_for_all(&locked);
+    let metrics = Scrape::parse(&locked.metrics_text());
     let labels = ("seccomp", "on");
-    assert!(page.value("strata_sandbox_info", &[labels]).is_some());
+    assert!(metrics.value("strata_sandbox_info", &[labels]).is_some());
     let newest = format!("abi {MAX_LANDLOCK_ABI}");
     let landlock = ("landlock", newest.as_str());
-    if page.value("strata_sandbox_info", &[landlock]).is_none() {
+    if metrics.value("strata_sandbox_info", &[landlock]).is_none() {
         return skip("a kernel with Landlock of version 6");
     }
     // Series in both scrapes of one exporter must be in a scrape of the other. Containers of others
@@ -170,13 +171,13 @@ fn sandbox_hides_no_series() {
         let (after, again) = (series(&free), series(&locked));
         let without = |one: [&Series; 2], other: [&Series; 2]| {
             let always = one[0].intersection(one[1]);
-            let missing = always.filter(|it| !other.iter().any(|of| of.contains(*it)));
+            let missing = always.filter(|it| !other.iter().any(|set| set.contains(*it)));
             missing.cloned().collect::<Vec<_>>()
         };
         let hidden = without([&before, &after], [&inside, &again]);
-        let more = without([&inside, &again], [&before, &after]);
+        let extra = without([&inside, &again], [&before, &after]);
         assert!(inside.len() > 1000, "{}", inside.len());
-        differing = [hidden, more].concat();
+        differing = [hidden, extra].concat();
         if differing.is_empty() {
             break;
         }
@@ -185,10 +186,10 @@ fn sandbox_hides_no_series() {
     assert!(differing.is_empty(), "{differing:#?}");
 
     // Later engine events still arrive in the sandbox.
-    world.engine.run(&["rename", CONTAINER, "renamed"]);
-    wait_until("news of the engine", || {
-        let page = Scrape::parse(&locked.metrics_text());
-        page.value("container_memory_usage_bytes", &[("name", "renamed")])
+    daemons.engine.run(&["rename", CONTAINER, "renamed"]);
+    wait_until("the renamed container", || {
+        let metrics = Scrape::parse(&locked.metrics_text());
+        metrics.value("container_memory_usage_bytes", &[("name", "renamed")])
     });
 }
 
@@ -199,9 +200,9 @@ fn landlock_is_omitted_if_flags_read_other_processes() {
     flags.extend(TRACING);
     let flags: Vec<_> = flags.into_iter().map(str::to_owned).collect();
     let exporter = ServerProcess::start_exporter(&flags, &dir.0);
-    let page = Scrape::parse(&exporter.metrics_text());
+    let metrics = Scrape::parse(&exporter.metrics_text());
     let labels = [("landlock", "off"), ("seccomp", "on")];
-    assert!(page.value("strata_sandbox_info", &labels).is_some());
+    assert!(metrics.value("strata_sandbox_info", &labels).is_some());
     let log = exporter.log();
     assert!(log.contains("not restricted by Landlock"), "{log}");
 
@@ -211,14 +212,17 @@ fn landlock_is_omitted_if_flags_read_other_processes() {
         .output()
         .unwrap();
     assert_eq!(strict.status.code(), Some(2));
-    let said = String::from_utf8_lossy(&strict.stderr);
-    assert!(said.contains("--sandbox=strict: no Landlock: "), "{said}");
+    let stderr = String::from_utf8_lossy(&strict.stderr);
+    assert!(
+        stderr.contains("--sandbox=strict: no Landlock: "),
+        "{stderr}"
+    );
 }
 
 /// A file system in a directory that other users cannot enter.
-struct Closed(PathBuf);
+struct InaccessibleMount(PathBuf);
 
-impl Closed {
+impl InaccessibleMount {
     fn below(dir: &Path) -> Self {
         let closed = dir.join("closed");
         let point = closed.join("mount");
@@ -231,40 +235,41 @@ impl Closed {
     }
 }
 
-impl Drop for Closed {
+impl Drop for InaccessibleMount {
     fn drop(&mut self) {
-        let _gone = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _result = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 
 #[test]
 fn missing_rights_cost_exactly_what_check_reports() {
-    let Some(world) = World::new("nobody") else {
+    let Some(daemons) = Daemons::new("unprivileged") else {
         return;
     };
     // The exporter reads the mounts of process 1.
-    let closed = Closed::below(&world.dir.0);
+    let closed = InaccessibleMount::below(&daemons.dir.0);
     let private = fs::Permissions::from_mode(0o600);
-    fs::set_permissions(world.libvirt(), private).unwrap();
-    let as_nobody = || {
-        let mut command = world.program();
-        command.uid(NOBODY).gid(NOBODY);
+    fs::set_permissions(daemons.libvirt(), private).unwrap();
+    let unprivileged = || {
+        let mut command = daemons.program();
+        command.uid(NOBODY_UID).gid(NOBODY_UID);
         command
     };
-    let root = world.start(&mut world.program(), TRACING);
-    world.knows_all(&root);
-    let nobody = world.start(&mut as_nobody(), TRACING);
-    series(&nobody);
-    wait_until("a history of two looks", || {
-        let page = Scrape::parse(&nobody.metrics_text());
-        page.series_named("container_cpu_usage_percent_max")
+    let root = daemons.start(&mut daemons.program(), TRACING);
+    daemons.wait_for_all(&root);
+    let restricted = daemons.start(&mut unprivileged(), TRACING);
+    series(&restricted);
+    wait_until("a history of two samples", || {
+        let metrics = Scrape::parse(&restricted.metrics_text());
+        metrics
+            .series_named("container_cpu_usage_percent_max")
             .next()
             .map(drop)
     });
-    let mut check = as_nobody();
+    let mut check = unprivileged();
     let output = check
         .args(["check", "--json"])
-        .args(world.flags(TRACING))
+        .args(daemons.flags(TRACING))
         .output();
     let report: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
     let findings = report["findings"].as_array().unwrap().iter();
@@ -284,25 +289,25 @@ fn missing_rights_cost_exactly_what_check_reports() {
     };
 
     let before = series(&root);
-    let inside = [series(&nobody), series(&nobody)].concat_sets();
+    let inside = [series(&restricted), series(&restricted)].concat_sets();
     let after = series(&root);
     // Without the engine, names and images are missing, as `check` reports; all else stays.
-    let nameless = |(name, labels): &(String, Labels)| {
-        let lost = |label: &str| {
+    let without_names = |(name, labels): &(String, Labels)| {
+        let is_lost_label = |label: &str| {
             label == "name"
                 || label == "image"
                 || label == "system_uuid"
                 || label.starts_with("container_label_")
         };
-        let labels = labels.iter().filter(|(label, _)| !lost(label));
+        let labels = labels.iter().filter(|(label, _)| !is_lost_label(label));
         let labels = labels.map(|(label, value)| (label.clone(), value.clone()));
         (name.clone(), labels.collect::<Labels>())
     };
     for label in ["name", "image", "container_label_*"] {
         assert!(rights.contains(label), "{rights}");
     }
-    let inside: Series = inside.iter().map(nameless).collect();
-    let always = before.intersection(&after).map(nameless);
+    let inside: Series = inside.iter().map(without_names).collect();
+    let always = before.intersection(&after).map(without_names);
     let hidden: Series = always.filter(|it| !inside.contains(it)).collect();
     // The exporter's own metrics.
     let own = ["strata_", "node_scrape_collector_", "process_", "promhttp_"];
@@ -349,8 +354,8 @@ const CALLS: &str = "execve,execveat,fork,vfork,clone,clone3,ptrace,kill,\
     socket,connect,bind,sendto,sendmsg,sendmmsg";
 
 /// A program that is traced from start to end.
-fn trace(world: &World, log: &str) -> (PathBuf, Command) {
-    let log = world.dir.0.join(log);
+fn trace(daemons: &Daemons, log: &str) -> (PathBuf, Command) {
+    let log = daemons.dir.0.join(log);
     let mut command = Command::new("strace");
     // strace runs as a grandchild, so that the child's PID is the traced program's.
     command
@@ -384,21 +389,21 @@ fn starts_writes_and_connects_only_to_configured_paths() {
     if !is_installed("strace") {
         return skip("strace");
     }
-    let Some(world) = World::new("strace") else {
+    let Some(daemons) = Daemons::new("strace") else {
         return;
     };
-    let state = world.dir.0.join("state");
+    let state = daemons.dir.0.join("state");
     fs::create_dir(&state).unwrap();
-    let own = world.dir.0.join("own");
+    let own = daemons.dir.0.join("own");
     let state_flag = format!("--census.state-directory={}", state.display());
     let own_flag = format!("--web.listen-address=unix:{}", own.display());
-    let textfile = format!("--collector.textfile.directory={}", world.dir.0.display());
+    let textfile = format!("--collector.textfile.directory={}", daemons.dir.0.display());
     let mut flags = vec![state_flag.as_str(), &own_flag, &textfile];
     flags.extend(TRACING);
 
-    let (log, mut command) = trace(&world, "serve.strace");
-    let exporter = world.start(&mut command, &flags);
-    world.knows_all(&exporter);
+    let (log, mut command) = trace(&daemons, "serve.strace");
+    let exporter = daemons.start(&mut command, &flags);
+    daemons.wait_for_all(&exporter);
     for _ in 0..5 {
         exporter.metrics_text();
         exporter.openmetrics_text();
@@ -430,8 +435,8 @@ fn starts_writes_and_connects_only_to_configured_paths() {
         state: state.display().to_string(),
         own: own.display().to_string(),
         sockets: vec![
-            world.engine.socket_url().replace("unix://", ""),
-            world.libvirt().display().to_string(),
+            daemons.engine.socket_url().replace("unix://", ""),
+            daemons.libvirt().display().to_string(),
         ],
     };
     allowed.assert_holds_for(&served);
@@ -439,8 +444,8 @@ fn starts_writes_and_connects_only_to_configured_paths() {
     assert!(!own.exists());
 
     for task in ["check", "census"] {
-        let (log, mut command) = trace(&world, &format!("{task}.strace"));
-        let mut flags = world.flags(&[&state_flag]);
+        let (log, mut command) = trace(&daemons, &format!("{task}.strace"));
+        let mut flags = daemons.flags(&[&state_flag]);
         flags.push(task.to_owned());
         let ended = command
             .args(flags)

@@ -55,14 +55,14 @@ while :; do
 done"#;
 
 /// Timeout for rules that need minutes and for rates over minutes.
-const NEVER: Duration = Duration::from_secs(240);
+const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// Prometheus and everything that it scrapes.
 struct Stack {
     prometheus: ServerProcess,
     exporter: ServerProcess,
     docker: Engine,
-    guests: Guests,
+    domains: LibvirtDomains,
     disk: Disk,
     dir: TempDir,
     _disk_load: DiskLoad,
@@ -76,7 +76,7 @@ struct DiskLoad(Child);
 struct Disk(PathBuf);
 
 /// A daemon with a domain.
-struct Guests {
+struct LibvirtDomains {
     daemon: LibvirtDaemon,
     _boot: TempDir,
     name: String,
@@ -90,7 +90,7 @@ fn boards_have_data_and_faults_fire_alerts() {
     stack.break_things();
     stack.assert_boards();
     // Suspended only now, because a suspended guest has less data for dashboards.
-    stack.guests.virsh(&["suspend", &stack.guests.name]);
+    stack.domains.virsh(&["suspend", &stack.domains.name]);
     for (alert, labels) in [
         ("ContainerOomKilled", r#"name="stack-greedy""#.to_owned()),
         ("ContainerCrashLoop", r#"name="stack-loop""#.to_owned()),
@@ -101,16 +101,16 @@ fn boards_have_data_and_faults_fire_alerts() {
         ("HostFilesystemFull", r#"fstype="ext4""#.to_owned()),
         (
             "DomainPausedLong",
-            format!(r#"domain="{}""#, stack.guests.name),
+            format!(r#"domain="{}""#, stack.domains.name),
         ),
     ] {
         let firing = format!(r#"ALERTS{{alertstate="firing",alertname="{alert}",{labels}}}"#);
         stack.await_value(&firing, 1.0);
     }
     // Healthy containers cause no alert.
-    let well = r#"ALERTS{alertname=~"Container.*",name="stack-web"}"#;
+    let healthy_alerts = r#"ALERTS{alertname=~"Container.*",name="stack-web"}"#;
     assert_eq!(
-        prometheus_tools::query_values(&stack.prometheus, well),
+        prometheus_tools::query_values(&stack.prometheus, healthy_alerts),
         [0.0; 0]
     );
     // The exporter causes no alert either.
@@ -121,7 +121,7 @@ fn boards_have_data_and_faults_fire_alerts() {
     );
 
     stack.targets("remove", &[]);
-    wait_until("an exporter that is scraped no more", || {
+    wait_until("an idle exporter", || {
         prometheus_tools::query_values(&stack.prometheus, "up")
             .is_empty()
             .then_some(())
@@ -137,8 +137,8 @@ impl Stack {
                 return none(program);
             }
         }
-        let guests = match Guests::new() {
-            Ok(guests) => guests,
+        let libvirt_domains = match LibvirtDomains::new() {
+            Ok(libvirt_domains) => libvirt_domains,
             Err(what) => return none(what),
         };
         let dir = TempDir::new("stack");
@@ -146,13 +146,13 @@ impl Stack {
             Ok(disk) => disk,
             Err(what) => return none(what),
         };
-        let exporter = exporter(&dir, &docker, &guests);
+        let exporter = exporter(&dir, &docker, &libvirt_domains);
         let prometheus = prometheus(&dir);
         let stack = Self {
             prometheus,
             exporter,
             docker,
-            guests,
+            domains: libvirt_domains,
             disk,
             dir,
             _disk_load: DiskLoad::start(),
@@ -181,22 +181,22 @@ impl Stack {
             .args(["targets", task, "--file"])
             .arg(self.dir.0.join("targets.json"));
         command.args(flags).arg(self.exporter.address.to_string());
-        let (code, said) = run_with_input(&mut command, "");
-        assert_eq!(code, Some(0), "{said}");
+        let (code, output) = run_with_input(&mut command, "");
+        assert_eq!(code, Some(0), "{output}");
     }
 
     fn await_value(&self, promql: &str, value: f64) {
         let started = Instant::now();
-        let mut seen = Vec::new();
-        while started.elapsed() < NEVER {
-            seen = prometheus_tools::query_values(&self.prometheus, promql);
-            if seen.iter().any(|it| (it - value).abs() < f64::EPSILON) {
+        let mut values = Vec::new();
+        while started.elapsed() < TIMEOUT {
+            values = prometheus_tools::query_values(&self.prometheus, promql);
+            if values.iter().any(|it| (it - value).abs() < f64::EPSILON) {
                 return;
             }
             thread::sleep(Duration::from_millis(500));
         }
         let alerts = self.prometheus.get("/api/v1/alerts", "").unwrap();
-        panic!("never: {promql}: {value}, but {seen:?}; alerts: {alerts}");
+        panic!("never: {promql}: {value}, but {values:?}; alerts: {alerts}");
     }
 
     /// All rules are loaded, and their evaluation does not fail.
@@ -211,9 +211,9 @@ impl Stack {
         }
         assert!(written > 100, "{written}");
         wait_until("all rules evaluated", || {
-            let said = self.prometheus.get("/api/v1/rules", "").unwrap();
-            let said: Value = serde_json::from_str(&said).unwrap();
-            let groups = said["data"]["groups"].as_array().unwrap().iter();
+            let output = self.prometheus.get("/api/v1/rules", "").unwrap();
+            let output: Value = serde_json::from_str(&output).unwrap();
+            let groups = output["data"]["groups"].as_array().unwrap().iter();
             let rules = groups.flat_map(|group| group["rules"].as_array().unwrap());
             let rules: Vec<_> = rules.collect();
             assert_eq!(rules.len(), written);
@@ -230,46 +230,46 @@ impl Stack {
     /// Causes everything that the alerts should report.
     fn break_things(&self) {
         // A child exceeds the memory limit; the container keeps running.
-        let greedy = ["sh", "-c", "sleep 5; tail /dev/zero; sleep 9999"];
+        let oom_command = ["sh", "-c", "sleep 5; tail /dev/zero; sleep 9999"];
         self.docker
-            .start_container("stack-greedy", &["--memory=32m"], &greedy);
+            .start_container("stack-greedy", &["--memory=32m"], &oom_command);
         let loops = ["sh", "-c", "sleep 0.2; exit 3"];
         self.docker
             .start_container("stack-loop", &["--restart=always"], &loops);
-        let ill = [
+        let unhealthy_flags = [
             "--health-cmd=false",
             "--health-interval=1s",
             "--health-retries=1",
         ];
         self.docker
-            .start_container("stack-ill", &ill, &["sleep", "9999"]);
+            .start_container("stack-ill", &unhealthy_flags, &["sleep", "9999"]);
         self.disk.fill();
     }
 
     /// Every dashboard query returns data, except those listed with a reason.
     fn assert_boards(&self) {
         let dashboards = repo_root().join("dashboards");
-        let mut said = String::new();
+        let mut output = String::new();
         let started = Instant::now();
         // Rates need two scrapes, recording rules more time.
-        while started.elapsed() < NEVER {
+        while started.elapsed() < TIMEOUT {
             let mut query = Command::new("python3");
             query.arg(dashboards.join("query.py")).arg("--prometheus");
             query.arg(format!("http://{}", self.prometheus.address));
             query.arg("--no-data").arg(dashboards.join("no-data.txt"));
             let code;
-            (code, said) = run_with_input(&mut query, "");
+            (code, output) = run_with_input(&mut query, "");
             match code {
-                Some(0) => return println!("{said}"),
+                Some(0) => return println!("{output}"),
                 Some(1) => thread::sleep(Duration::from_secs(5)),
                 _ => break,
             }
         }
-        panic!("{said}");
+        panic!("{output}");
     }
 }
 
-impl Guests {
+impl LibvirtDomains {
     /// Fails with the name of what this machine lacks.
     fn new() -> Result<Self, &'static str> {
         let boot = TempDir::new("stack-boot");
@@ -293,18 +293,18 @@ impl Guests {
              </devices></domain>"
         );
         daemon.define_domain(&name, &xml);
-        let guests = Self {
+        let domains = Self {
             daemon,
             _boot: boot,
             name,
         };
-        guests.virsh(&["start", &guests.name]);
-        Ok(guests)
+        domains.virsh(&["start", &domains.name]);
+        Ok(domains)
     }
 
     fn virsh(&self, line: &[&str]) {
-        let said = self.daemon.virsh(line);
-        said.unwrap_or_else(|error| panic!("{line:?}: {error}"));
+        let output = self.daemon.virsh(line);
+        output.unwrap_or_else(|error| panic!("{line:?}: {error}"));
     }
 }
 
@@ -315,8 +315,8 @@ impl Disk {
         fs::create_dir(&path).unwrap();
         File::create(&image).unwrap().set_len(32 << 20).unwrap();
         let mut format = Command::new("mke2fs");
-        let (code, said) = run_with_input(format.args(["-q", "-t", "ext4"]).arg(&image), "");
-        assert_eq!(code, Some(0), "{said}");
+        let (code, output) = run_with_input(format.args(["-q", "-t", "ext4"]).arg(&image), "");
+        assert_eq!(code, Some(0), "{output}");
         let mut mount = Command::new("mount");
         let (code, _) = run_with_input(mount.args(["-o", "loop"]).args([&image, &path]), "");
         match code {
@@ -353,12 +353,12 @@ impl Drop for DiskLoad {
 impl Drop for Disk {
     fn drop(&mut self) {
         // Lazily, because the exporter may still have it open.
-        let _gone = Command::new("umount").arg("--lazy").arg(&self.0).status();
+        let _result = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
 }
 
-fn exporter(dir: &TempDir, docker: &Engine, guests: &Guests) -> ServerProcess {
-    let libvirt = guests.daemon.socket("libvirt-sock-ro");
+fn exporter(dir: &TempDir, docker: &Engine, domains: &LibvirtDomains) -> ServerProcess {
+    let libvirt = domains.daemon.socket("libvirt-sock-ro");
     let flags = [
         format!("--engine.socket={}", docker.socket_url()),
         format!("--libvirt.uri={}", libvirt.display()),

@@ -62,7 +62,7 @@ fn inside() {
         .unwrap();
     let scrape = || {
         let started = Instant::now();
-        let page = runtime.block_on(page(&scraper));
+        let metrics = runtime.block_on(metrics(&scraper));
         let took = started.elapsed();
         for mount in ["before", "after"] {
             let size = format!(
@@ -70,34 +70,37 @@ fn inside() {
                 dir.display()
             );
             assert!(
-                page.contains(&format!("_size_bytes{{device=\"ours\",{size}}} 1048576\n")),
-                "{page}"
+                metrics.contains(&format!("_size_bytes{{device=\"ours\",{size}}} 1048576\n")),
+                "{metrics}"
             );
         }
-        (page, took)
+        (metrics, took)
     };
-    let error_of = |page: &str, mount: &str| {
+    let error_of = |metrics: &str, mount: &str| {
         let mount = format!("mountpoint=\"{}/{mount}\"", dir.display());
-        let mut lines = page.lines();
+        let mut lines = metrics.lines();
         lines
             .find(|l| l.starts_with("node_filesystem_device_error{") && l.contains(&mount))
             .map(|l| l.split('"').nth(7).unwrap().to_owned())
     };
 
-    let (page, took) = scrape();
+    let (metrics, took) = scrape();
     for mount in ["stuck a", "stuck b"] {
         assert_eq!(
-            error_of(&page, mount).as_deref(),
+            error_of(&metrics, mount).as_deref(),
             Some("mountpoint timeout")
         );
     }
-    assert!(!page.contains("size_bytes{device=\"nobody\""), "{page}");
+    assert!(
+        !metrics.contains("size_bytes{device=\"nobody\""),
+        "{metrics}"
+    );
     assert!(TIMEOUT <= took && took < TIMEOUT + AT_ONCE, "{took:?}");
     for _ in 0..5 {
-        let (page, took) = scrape();
+        let (metrics, took) = scrape();
         for mount in ["stuck a", "stuck b"] {
             assert_eq!(
-                error_of(&page, mount).as_deref(),
+                error_of(&metrics, mount).as_deref(),
                 Some("mountpoint timeout")
             );
         }
@@ -108,16 +111,16 @@ fn inside() {
 
     // One server exits; the mount replies again, with an error.
     stuck[0].stop();
-    let answers = (0..100).any(|_| {
+    let responds = (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(20));
-        let (page, _) = scrape();
+        let (metrics, _) = scrape();
         assert_eq!(
-            error_of(&page, "stuck b").as_deref(),
+            error_of(&metrics, "stuck b").as_deref(),
             Some("mountpoint timeout")
         );
-        error_of(&page, "stuck a").as_deref() == Some("transport endpoint is not connected")
+        error_of(&metrics, "stuck a").as_deref() == Some("transport endpoint is not connected")
     });
-    assert!(answers, "{}", scrape().0);
+    assert!(responds, "{}", scrape().0);
     assert!(comes_down_to(2), "{} threads", threads());
 
     // The other mount is removed.
@@ -125,8 +128,8 @@ fn inside() {
     drop(Mount(dir.join("stuck b")));
     let mountinfo = fs::read("/proc/self/mountinfo").unwrap();
     fs::write(dir.join("proc/1/mountinfo"), mountinfo).unwrap();
-    let (page, took) = scrape();
-    assert_eq!(error_of(&page, "stuck b"), None);
+    let (metrics, took) = scrape();
+    assert_eq!(error_of(&metrics, "stuck b"), None);
     assert!(took < AT_ONCE, "{took:?}");
     drop(Mount(dir.join("stuck a")));
     drop((before, after));
@@ -154,12 +157,12 @@ fn scraper(dir: &Path) -> Scraper {
     Scraper::new(roots, settings.collectors, Workers::default())
 }
 
-async fn page(scraper: &Scraper) -> String {
-    let wanted = BTreeSet::from(["filesystem"]);
+async fn metrics(scraper: &Scraper) -> String {
+    let selected = BTreeSet::from(["filesystem"]);
     let limit = Duration::from_secs(10);
-    let families = scraper.scrape(&wanted, limit).await.into_families();
-    let page = Exposition::new(families, |_| true);
-    Arc::new(page).encode(Format::Text).unwrap()
+    let families = scraper.scrape(&selected, limit).await.into_families();
+    let metrics = Exposition::new(families, |_| true);
+    Arc::new(metrics).encode(Format::Text).unwrap()
 }
 
 /// Number of threads of this process that query mounts.
@@ -170,10 +173,10 @@ fn threads() -> usize {
 }
 
 /// Whether the number of threads falls to this; surplus threads end after a moment.
-fn comes_down_to(wanted: usize) -> bool {
+fn comes_down_to(selected: usize) -> bool {
     (0..100).any(|_| {
         std::thread::sleep(Duration::from_millis(5));
-        threads() == wanted
+        threads() == selected
     })
 }
 
@@ -201,8 +204,8 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // A failed test leaves no process behind.
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
+        let _result = self.0.kill();
+        let _result = self.0.wait();
     }
 }
 
@@ -222,7 +225,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _gone = Command::new("umount")
+        let _result = Command::new("umount")
             .args(["-i", "-l"])
             .arg(&self.0)
             .status();

@@ -73,8 +73,7 @@ struct CpuUsageSample {
 
 impl Collector for CensusCollector {
     const NAME: &'static str = "census";
-    const ABOUT: &'static str = "how many containers there are and what they use on average, \
-                                 without naming any";
+    const ABOUT: &'static str = "container counts and average resource usage, without names";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = CensusCollectorFlags;
 
@@ -91,7 +90,7 @@ impl Collector for CensusCollector {
         let reachable = engines.iter().filter(|engine| engine.confirmed.is_some());
         let reachable: Vec<&Engine> = reachable.map(|engine| &**engine).collect();
         if reachable.is_empty() {
-            return Err(Error::NotFound("a container engine that answered".into()));
+            return Err(Error::NotFound("container engine".into()));
         }
         let mut out = Families::default();
         add_counts(&mut out, &reachable, self.high_restarts);
@@ -108,7 +107,8 @@ fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
         .iter()
         .map(|engine| (engine.kind_or_default(), [0; 4]));
     let mut by_state: BTreeMap<EngineKind, [u64; 4]> = kinds.collect();
-    let (mut limits, mut restarts, mut reporting, mut high) = (0_u64, 0_u64, 0_u64, 0_u64);
+    let (mut limits, mut restarts, mut reporting_containers, mut high) =
+        (0_u64, 0_u64, 0_u64, 0_u64);
     for (engine, container) in dedup_by_id(engines.iter().copied()).into_values() {
         let [running, stopped, paused, other] =
             by_state.entry(engine.kind_or_default()).or_default();
@@ -125,7 +125,7 @@ fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
         }
         if let Some(count) = container.restart_count {
             restarts = restarts.saturating_add(count);
-            reporting += 1;
+            reporting_containers += 1;
             high += u64::from(count > high_restarts);
         }
     }
@@ -137,8 +137,12 @@ fn add_counts(out: &mut Families, engines: &[&Engine], high_restarts: u64) {
     }
     out.add(&MEMORY_LIMIT, [], limits);
     out.add(&HIGH_RESTARTS, [], high);
-    if reporting > 0 {
-        out.add(&RESTARTS, [], Value::quotient(restarts, reporting));
+    if reporting_containers > 0 {
+        out.add(
+            &RESTARTS,
+            [],
+            Value::quotient(restarts, reporting_containers),
+        );
     }
 }
 
@@ -247,11 +251,11 @@ mod tests {
         });
         let docker = engine(containers);
         // The same Docker behind another socket, and an engine without containers.
-        let again = docker.clone();
+        let same_docker = docker.clone();
         let mut podman = engine([]);
         podman.kind = Some(EngineKind::Podman);
         assert_eq!(
-            counts(&[&docker, &again, &podman]),
+            counts(&[&docker, &same_docker, &podman]),
             [
                 r#"census_containers{engine="docker",state="running"} 2"#,
                 r#"census_containers{engine="docker",state="stopped"} 3"#,

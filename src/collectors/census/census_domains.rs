@@ -23,7 +23,7 @@ pub(super) struct CensusDomains;
 
 impl Collector for CensusDomains {
     const NAME: &'static str = "census_domains";
-    const ABOUT: &'static str = "how many virtual machines there are, by state";
+    const ABOUT: &'static str = "libvirt domain counts by state";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -39,8 +39,8 @@ impl Collector for CensusDomains {
 fn families(fetched: &FetchResult) -> Result<Families> {
     let connection = &fetched.connection;
     if !connection.is_up {
-        let why = connection.error.as_deref().unwrap_or("no answer");
-        return Err(Error::api("libvirt", why));
+        let error = connection.error.as_deref().unwrap_or("no response");
+        return Err(Error::api("libvirt", error));
     }
     let [mut running, mut stopped, mut paused, mut other] = [0_u64; 4];
     for domain in &fetched.domains {
@@ -102,6 +102,6 @@ mod tests {
     #[test]
     fn no_count_while_libvirt_is_down() {
         let error = families(&fetched(false, &[])).unwrap_err();
-        assert_eq!(error.to_string(), "libvirt: no answer");
+        assert_eq!(error.to_string(), "libvirt: no response");
     }
 }

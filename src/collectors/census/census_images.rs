@@ -55,7 +55,7 @@ pub(super) struct CensusImages {
 
 impl Collector for CensusImages {
     const NAME: &'static str = "census_images";
-    const ABOUT: &'static str = "the images of containers: how many, how large, how often used";
+    const ABOUT: &'static str = "number, size and use of container images";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = CensusImagesFlags;
 
@@ -72,7 +72,7 @@ impl Collector for CensusImages {
         let with_images: Vec<&Engine> = engines.filter(has_images).collect();
         if with_images.is_empty() {
             return Err(Error::NotFound(
-                "a container engine that listed its images".into(),
+                "container engine with an image list".into(),
             ));
         }
         Ok(families(&with_images, self.max_named))
@@ -93,9 +93,9 @@ fn families(engines: &[&Engine], max: usize) -> Families {
     for engine in engines {
         for image in engine.images.iter().flat_map(|images| images.iter()) {
             // If two engines have the image, the entry with a name wins.
-            let known = images.entry(strip_algorithm(&image.id)).or_insert(image);
-            if known.tags.is_empty() {
-                *known = image;
+            let existing = images.entry(strip_algorithm(&image.id)).or_insert(image);
+            if existing.tags.is_empty() {
+                *existing = image;
             }
         }
     }
@@ -241,9 +241,9 @@ mod tests {
 
     #[test]
     fn hidden_images_are_grouped_as_other() {
-        let mut secret = image("1", &[], 10);
-        secret.has_hidden_tags = true;
-        let lines = families(&[&with(vec![secret, image("2", &[], 5)], &["1"])], 9).lines();
+        let mut hidden = image("1", &[], 10);
+        hidden.has_hidden_tags = true;
+        let lines = families(&[&with(vec![hidden, image("2", &[], 5)], &["1"])], 9).lines();
         assert_eq!(
             lines,
             [

@@ -33,7 +33,7 @@ impl Collector for CensusTimezone {
     fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         let mut out = Families::default();
         let name = snapshot.time_zone_name()?;
-        let unnamed = || Error::NotFound(PathBuf::from("a name of the time zone"));
+        let unnamed = || Error::NotFound(PathBuf::from("time zone name"));
         out.add(&TIMEZONE, [&name.ok_or_else(unnamed)?], true);
         Ok(out)
     }

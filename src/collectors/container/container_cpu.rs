@@ -57,7 +57,7 @@ pub(super) struct ContainerCpu {
 
 impl Collector for ContainerCpu {
     const NAME: &'static str = "container_cpu";
-    const ABOUT: &'static str = "what containers and services use of the CPUs";
+    const ABOUT: &'static str = "CPU usage of containers and services";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = ContainerCpuFlags;
 

@@ -25,7 +25,7 @@ pub(super) struct ContainerCpuset;
 
 impl Collector for ContainerCpuset {
     const NAME: &'static str = "container_cpuset";
-    const ABOUT: &'static str = "whether memory of containers follows them to other NUMA nodes";
+    const ABOUT: &'static str = "cpuset memory migration of containers";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;

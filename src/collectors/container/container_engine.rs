@@ -43,8 +43,7 @@ pub(super) struct ContainerEngine;
 
 impl Collector for ContainerEngine {
     const NAME: &'static str = "container_engine";
-    const ABOUT: &'static str = "whether container engines can be asked, and the version of \
-                                 control groups";
+    const ABOUT: &'static str = "container engine state and version, and the cgroup version";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -134,7 +133,7 @@ mod tests {
         engine.cgroup_driver = Some("cgroupfs".into());
         (engine.events, engine.requests, engine.connections) = (3, 4, 2);
         engine.confirmed = Instant::now().checked_sub(Duration::from_secs(50));
-        let of = |name: &str, value| {
+        let line = |name: &str, value| {
             let labels = r#"engine="docker",socket="/run/docker.sock""#;
             format!("strata_engine_{name}{{{labels}}} {value}")
         };
@@ -142,14 +141,14 @@ mod tests {
         assert_eq!(
             lines(&engine),
             [
-                of("up", 1),
+                line("up", 1),
                 info.to_owned(),
-                of("cache_age_seconds", 0),
-                of("containers", 2),
-                of("images", 0),
-                of("events_total", 3),
-                of("requests_total", 4),
-                of("connections_total", 2),
+                line("cache_age_seconds", 0),
+                line("containers", 2),
+                line("images", 0),
+                line("events_total", 3),
+                line("requests_total", 4),
+                line("connections_total", 2),
             ]
         );
     }
@@ -177,10 +176,10 @@ mod tests {
     fn no_image_count_if_engine_lists_no_images() {
         let mut engine = engine([]);
         engine.images = None;
-        let is_said = |line: &String| line.starts_with("strata_engine_images");
-        assert!(!lines(&engine).iter().any(is_said));
+        let is_image_line = |line: &String| line.starts_with("strata_engine_images");
+        assert!(!lines(&engine).iter().any(is_image_line));
         engine.images = Some(Arc::default());
-        assert!(lines(&engine).iter().any(is_said));
+        assert!(lines(&engine).iter().any(is_image_line));
     }
 
     #[test]
@@ -189,10 +188,10 @@ mod tests {
         (engine.up, engine.kind, engine.confirmed) = (false, None, None);
         engine.images = None;
         engine.connections = 0;
-        let of = |name: &str| {
+        let line = |name: &str| {
             format!("strata_engine_{name}{{engine=\"\",socket=\"/run/docker.sock\"}} 0")
         };
         let names = ["up", "events_total", "requests_total", "connections_total"];
-        assert_eq!(lines(&engine), names.map(of));
+        assert_eq!(lines(&engine), names.map(line));
     }
 }

@@ -56,14 +56,14 @@ pub(super) struct ContainerFilesystem {
 
 impl Collector for ContainerFilesystem {
     const NAME: &'static str = "container_filesystem";
-    const ABOUT: &'static str = "how full the machine's disks are, under the names of containers";
+    const ABOUT: &'static str = "usage of the host's filesystems, under cAdvisor's names";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = ContainerFilesystemFlags;
 
     fn new(flags: ContainerFilesystemFlags) -> Result<Self, String> {
         if flags.container_filesystem_mount_timeout.is_zero() {
             let flag = "--collector.container_filesystem.mount-timeout";
-            return Err(format!("{flag} must be longer than nothing"));
+            return Err(format!("{flag} must be greater than 0"));
         }
         Ok(Self {
             excluded_types: FS_TYPES_EXCLUDE
@@ -159,18 +159,18 @@ mod tests {
             mount(7, 6, "/dev/sdc"),
         ];
         let mut is_first = first_mount_per_device();
-        let firsts = mounts.iter().filter(|mount| is_first(mount));
-        let ids = firsts.map(|mount| mount.id);
+        let first_mounts = mounts.iter().filter(|mount| is_first(mount));
+        let ids = first_mounts.map(|mount| mount.id);
         assert_eq!(ids.collect::<Vec<_>>(), [1, 3, 7]);
     }
 
-    fn lines(answer: &StatfsResult) -> Vec<String> {
+    fn lines(result: &StatfsResult) -> Vec<String> {
         let mut out = Families::default();
         add_space(
             &mut out,
             &family::render_labels([("id", "/")]),
             "/dev/sda",
-            answer,
+            result,
         );
         out.lines()
     }
@@ -185,14 +185,14 @@ mod tests {
             files: 11,
             files_free: 2,
         };
-        let of = r#"{id="/",device="/dev/sda"}"#;
-        let lines_of = [
+        let series = r#"{id="/",device="/dev/sda"}"#;
+        let expected = [
             ("usage_bytes", 8192),
             ("limit_bytes", 28672),
             ("inodes_total", 11),
             ("inodes_free", 2),
         ];
-        let expected = lines_of.map(|(name, value)| format!("container_fs_{name}{of} {value}"));
+        let expected = expected.map(|(name, value)| format!("container_fs_{name}{series} {value}"));
         assert_eq!(lines(&StatfsResult::Space(space.clone())), expected);
         // Btrfs, for example.
         let without_inodes = Space { files: 0, ..space };
@@ -201,12 +201,12 @@ mod tests {
 
     #[test]
     fn unresponsive_device_has_no_values() {
-        for answer in [
+        for result in [
             StatfsResult::TimedOut,
             StatfsResult::Skipped,
             StatfsResult::Failed(rustix::io::Errno::IO),
         ] {
-            assert_eq!(lines(&answer), Vec::<String>::new());
+            assert_eq!(lines(&result), Vec::<String>::new());
         }
     }
 }

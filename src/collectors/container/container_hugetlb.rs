@@ -28,7 +28,7 @@ pub(super) struct ContainerHugeTlb;
 
 impl Collector for ContainerHugeTlb {
     const NAME: &'static str = "container_hugetlb";
-    const ABOUT: &'static str = "huge pages of containers and services";
+    const ABOUT: &'static str = "huge page usage of containers and services";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
@@ -74,10 +74,10 @@ mod tests {
             max_usage: None,
             failcnt: Some(3),
         };
-        let of = family::render_labels([("id", "/a")]);
-        add_huge_pages(&mut out, &of, &pages);
+        let base = family::render_labels([("id", "/a")]);
+        add_huge_pages(&mut out, &base, &pages);
         let max_usage = Some(6_291_456);
-        add_huge_pages(&mut out, &of, &HugePages { max_usage, ..pages });
+        add_huge_pages(&mut out, &base, &HugePages { max_usage, ..pages });
         assert_eq!(
             out.lines(),
             [

@@ -59,8 +59,8 @@ pub(super) struct ContainerLifecycle;
 
 impl Collector for ContainerLifecycle {
     const NAME: &'static str = "container_lifecycle";
-    const ABOUT: &'static str = "what became of containers, stopped ones too: state, health, \
-                                 restarts, exit codes and times";
+    const ABOUT: &'static str =
+        "state, health, restarts, exit codes and times of running and stopped containers";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -89,11 +89,11 @@ fn families(inventory: &Inventory, now: Option<Duration>) -> Families {
                 add_container(&mut out, base, container, now);
             }
             None => {
-                if let Some(made) = workload.cgroup.as_ref().map(|group| group.created())
-                    && let Some(made) = out.ok_or_skip(made)
+                if let Some(created) = workload.cgroup.as_ref().map(|group| group.created())
+                    && let Some(created) = out.ok_or_skip(created)
                 {
-                    out.add_with(&START_TIME, base, [], made);
-                    out.add_with(&CREATION_TIME, base, [], made);
+                    out.add_with(&START_TIME, base, [], created);
+                    out.add_with(&CREATION_TIME, base, [], created);
                 }
             }
         }
@@ -194,10 +194,13 @@ mod tests {
 
     /// The lines without the labels that all have, and without the states that are 0.
     fn lines(inventory: &Inventory) -> Vec<String> {
-        let of_all = r#"id="/docker/0abc",name="web""#;
+        let common_labels = r#"id="/docker/0abc",name="web""#;
         let lines = families(inventory, NOW).lines();
-        assert!(lines.iter().all(|line| line.contains(of_all)), "{lines:#?}");
-        let lines = lines.iter().map(|line| line.replace(of_all, ""));
+        assert!(
+            lines.iter().all(|line| line.contains(common_labels)),
+            "{lines:#?}"
+        );
+        let lines = lines.iter().map(|line| line.replace(common_labels, ""));
         let lines = lines.filter(|line| !line.ends_with("} 0") || !line.contains("state="));
         lines
             .map(|line| line.replace("{}", "").replace("{,", "{"))
@@ -260,14 +263,14 @@ mod tests {
             let states = lines
                 .iter()
                 .filter(|line| line.starts_with("container_state{"));
-            let (holds, not): (Vec<_>, Vec<_>) = states.partition(|line| line.ends_with(" 1"));
-            assert_eq!((holds.len(), not.len()), (1, 6), "{lines:#?}");
-            assert!(holds[0].contains(&format!("state=\"{}\"", state.name())));
+            let (set, unset): (Vec<_>, Vec<_>) = states.partition(|line| line.ends_with(" 1"));
+            assert_eq!((set.len(), unset.len()), (1, 6), "{lines:#?}");
+            assert!(set[0].contains(&format!("state=\"{}\"", state.name())));
             let last = format!(" {number}");
-            let mut said = lines
+            let mut status_lines = lines
                 .iter()
                 .filter(|line| line.starts_with("container_status{"));
-            assert!(said.all(|line| line.ends_with(&last)), "{lines:#?}");
+            assert!(status_lines.all(|line| line.ends_with(&last)), "{lines:#?}");
         }
     }
 

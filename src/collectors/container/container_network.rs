@@ -104,7 +104,7 @@ pub(super) struct ContainerNetwork {
 
 impl Collector for ContainerNetwork {
     const NAME: &'static str = "container_network";
-    const ABOUT: &'static str = "what containers send and receive";
+    const ABOUT: &'static str = "network traffic of containers";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = ContainerNetworkFlags;
 
@@ -166,14 +166,14 @@ impl ContainerNetwork {
 fn add_interfaces(out: &mut Families, base: &BaseLabels, text: &Text) {
     for (number, row) in interface_rows(text.body().as_bytes()) {
         let Some(row) = row else {
-            out.record_error(text.error(number, "no colon behind the interface's name"));
+            out.record_error(text.error(number, "missing colon after interface name"));
             continue;
         };
         if NetnsOwners::is_engine_interface(row.name) {
             continue;
         }
         let counters = row.counters();
-        let counters = counters.ok_or_else(|| text.error(number, "fewer than twelve numbers"));
+        let counters = counters.ok_or_else(|| text.error(number, "fewer than 12 counters"));
         if let Some(counters) = out.ok_or_skip(counters) {
             for (column, metric) in COLUMNS {
                 if let Some(counter) = counters.get(column) {
@@ -190,7 +190,7 @@ fn count_tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
     for (number, line) in (1..).zip(text.body().lines()).skip(1) {
         let state = line.split_ascii_whitespace().nth(3);
         let state = state.and_then(|state| usize::from_str_radix(state, 16).ok());
-        let state = state.ok_or_else(|| text.error(number, "no state in the fourth column"))?;
+        let state = state.ok_or_else(|| text.error(number, "no socket state in column 4"))?;
         // States added by future kernels have no name.
         if let Some(count) = counts.get_mut(state.wrapping_sub(1)) {
             *count += 1;
@@ -203,7 +203,7 @@ fn count_tcp_states(text: &Text) -> Result<[u64; TCP_STATES.len()]> {
 fn sum_udp_sockets(text: &Text) -> Result<[(&'static str, u64); 4]> {
     let [mut listen, mut dropped, mut received, mut sent] = [0_u64; 4];
     for (number, line) in (1..).zip(text.body().lines()).skip(1) {
-        let invalid = || text.error(number, "not a line about a socket");
+        let invalid = || text.error(number, "invalid socket line");
         // `sl local rem st tx_queue:rx_queue tr:when retrnsmt uid timeout inode ref
         // pointer drops`
         let mut words = line.split_ascii_whitespace().skip(3);
@@ -234,13 +234,13 @@ fn add_table(out: &mut Families, base: &BaseLabels, text: &Text, table: &str) {
         .lines()
         .filter_map(|line| line.strip_prefix(table));
     let (Some(names), Some(values)) = (rows.next(), rows.next()) else {
-        return out.record_error(text.error(1, format_args!("no two lines {table}")));
+        return out.record_error(text.error(1, format_args!("missing {table} table")));
     };
     let names = names.split_ascii_whitespace();
     for (name, value) in names.zip(values.split_ascii_whitespace()) {
         let value = value
             .parse::<Value>()
-            .map_err(|_| text.error(1, format_args!("not a number: {value:?}")));
+            .map_err(|_| text.error(1, format_args!("invalid number {value:?}")));
         if let Some(value) = out.ok_or_skip(value) {
             out.add_with(&ADVANCED_TCP, base, [&name.to_ascii_lowercase()], value);
         }
@@ -268,7 +268,7 @@ mod tests {
                     eth2 1 2 3\n\
                     a:1: 1 2 3 4 5 6 7 8 9 10 11 18446744073709551616\n";
         let (lines, skipped) = lines(|out, block| add_interfaces(out, block, &text.into()));
-        let of = r#"{id="/a",interface="eth0"}"#;
+        let series = r#"{id="/a",interface="eth0"}"#;
         let expected = [
             ("receive_bytes", 100),
             ("receive_packets", 2),
@@ -279,7 +279,8 @@ mod tests {
             ("transmit_errors", 11),
             ("transmit_packets_dropped", 12),
         ];
-        let expected = expected.map(|(name, n)| format!("container_network_{name}_total{of} {n}"));
+        let expected =
+            expected.map(|(name, n)| format!("container_network_{name}_total{series} {n}"));
         assert_eq!(lines, expected);
         assert_eq!(skipped, 3);
     }
@@ -292,7 +293,7 @@ mod tests {
         let counts = count_tcp_states(&text(rows)).unwrap();
         assert_eq!(counts, [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
         let error = count_tcp_states(&text("0: 0:16 0:0\n")).unwrap_err();
-        assert_eq!(error.to_string(), "test:2: no state in the fourth column");
+        assert_eq!(error.to_string(), "test:2: no socket state in column 4");
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) struct ContainerNuma;
 
 impl Collector for ContainerNuma {
     const NAME: &'static str = "container_numa";
-    const ABOUT: &'static str = "on which NUMA nodes containers and services have their memory";
+    const ABOUT: &'static str = "memory of containers and services by NUMA node";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
@@ -74,13 +74,13 @@ mod tests {
         let machine = MachineFixture::new("container-numa-v1");
         let stat = "total=7 N0=3 N1=4\nanon=7 N0=3 N1=4\nhierarchical_unevictable=5 N0=5\n";
         machine.write("sys/fs/cgroup/memory/system.slice/memory.numa_stat", stat);
-        let of = r#"container_memory_numa_pages{id="/system.slice""#;
+        let series = r#"container_memory_numa_pages{id="/system.slice""#;
         assert_eq!(
             lines(&machine),
             [
-                format!(r#"{of},type="anon",scope="container",node="0"}} 3"#),
-                format!(r#"{of},type="anon",scope="container",node="1"}} 4"#),
-                format!(r#"{of},type="unevictable",scope="hierarchy",node="0"}} 5"#),
+                format!(r#"{series},type="anon",scope="container",node="0"}} 3"#),
+                format!(r#"{series},type="anon",scope="container",node="1"}} 4"#),
+                format!(r#"{series},type="unevictable",scope="hierarchy",node="0"}} 5"#),
             ]
         );
     }
@@ -92,11 +92,11 @@ mod tests {
         let page = rustix::param::page_size();
         let stat = format!("anon N0={}\nfile_mapped N0=1\n", page * 3);
         machine.write("sys/fs/cgroup/system.slice/memory.numa_stat", &stat);
-        let of = r#"container_memory_numa_pages{id="/system.slice""#;
+        let series = r#"container_memory_numa_pages{id="/system.slice""#;
         assert_eq!(
             lines(&machine),
             [format!(
-                r#"{of},type="anon",scope="hierarchy",node="0"}} 3"#
+                r#"{series},type="anon",scope="hierarchy",node="0"}} 3"#
             )]
         );
     }

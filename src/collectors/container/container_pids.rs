@@ -25,7 +25,7 @@ pub(super) struct ContainerPids;
 
 impl Collector for ContainerPids {
     const NAME: &'static str = "container_pids";
-    const ABOUT: &'static str = "tasks of containers and services, and their limits";
+    const ABOUT: &'static str = "number of tasks of containers and services, and their limits";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

@@ -38,7 +38,7 @@ pub(super) struct ContainerPressure;
 
 impl Collector for ContainerPressure {
     const NAME: &'static str = "container_pressure";
-    const ABOUT: &'static str = "how long containers and services waited for CPU, memory or I/O";
+    const ABOUT: &'static str = "pressure stall information (PSI) of containers and services";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -124,16 +124,16 @@ mod tests {
 
     #[test]
     fn no_cpu_stalled_for_root_or_old_kernels() {
-        let of_cpu = |cpu| CgroupPressure {
+        let with_cpu = |cpu| CgroupPressure {
             cpu: Some(cpu),
             ..CgroupPressure::default()
         };
         let waiting = ["container_pressure_cpu_waiting_seconds_total 6"];
-        assert_eq!(lines(of_cpu(stalls(6, 0)), true), waiting);
+        assert_eq!(lines(with_cpu(stalls(6, 0)), true), waiting);
         let older = PressureStall {
             full: None,
             ..stalls(6, 0)
         };
-        assert_eq!(lines(of_cpu(older), false), waiting);
+        assert_eq!(lines(with_cpu(older), false), waiting);
     }
 }

@@ -42,8 +42,8 @@ pub(super) struct ContainerSize;
 
 impl Collector for ContainerSize {
     const NAME: &'static str = "container_size";
-    const ABOUT: &'static str = "room on disk that containers, images, volumes and builds take, \
-                                 which engines reckon in the background at some cost";
+    const ABOUT: &'static str =
+        "disk usage of containers, images, volumes and build cache; expensive for the engine";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = SizeFlags;
@@ -81,8 +81,8 @@ fn add_engine(out: &mut Families, engine: &Engine) {
     out.add(&DURATION, labels, sizes.duration);
     for (storage_kind, disk_usage) in &sizes.by_kind {
         let labels = [kind, &*socket, storage_kind.name()];
-        if let Some(taken) = disk_usage.used {
-            out.add(&USAGE, labels, taken);
+        if let Some(used) = disk_usage.used {
+            out.add(&USAGE, labels, used);
         }
         if let Some(reclaimable) = disk_usage.reclaimable {
             out.add(&RECLAIMABLE, labels, reclaimable);
@@ -116,10 +116,7 @@ mod tests {
     };
 
     fn engine_with_sizes() -> Engine {
-        let room = |taken, reclaimable| StorageUsage {
-            used: taken,
-            reclaimable,
-        };
+        let usage = |used, reclaimable| StorageUsage { used, reclaimable };
         let mut engine = engine([container("a", "web"), container("b", "db")]);
         engine.disk_usage_failures = 3;
         engine.disk_usage = Some(Arc::new(EngineDiskUsage {
@@ -129,9 +126,9 @@ mod tests {
             duration: Duration::from_millis(1500),
             containers: [("a".to_owned(), 12), ("gone".to_owned(), 7)].into(),
             by_kind: [
-                (StorageKind::Images, room(Some(100), None)),
-                (StorageKind::Containers, room(Some(19), Some(7))),
-                (StorageKind::Volumes, room(Some(0), Some(0))),
+                (StorageKind::Images, usage(Some(100), None)),
+                (StorageKind::Containers, usage(Some(19), Some(7))),
+                (StorageKind::Volumes, usage(Some(0), Some(0))),
                 (StorageKind::BuildCache, StorageUsage::default()),
             ],
         }));
@@ -147,8 +144,8 @@ mod tests {
     #[test]
     fn disk_usage_has_an_age() {
         let lines = lines(&engine_with_sizes());
-        let of = |name: &str, more: &str, value: &str| {
-            let labels = format!(r#"engine="docker",socket="/run/docker.sock"{more}"#);
+        let line = |name: &str, extra_labels: &str, value: &str| {
+            let labels = format!(r#"engine="docker",socket="/run/docker.sock"{extra_labels}"#);
             format!("strata_engine_disk_{name}{{{labels}}} {value}")
         };
         let (images, containers, volumes) = (
@@ -162,13 +159,13 @@ mod tests {
         assert_eq!(
             others,
             [
-                of("usage_failures_total", "", "3"),
-                of("usage_duration_seconds", "", "1.5"),
-                of("usage_bytes", images, "100"),
-                of("usage_bytes", containers, "19"),
-                of("usage_bytes", volumes, "0"),
-                of("reclaimable_bytes", containers, "7"),
-                of("reclaimable_bytes", volumes, "0"),
+                line("usage_failures_total", "", "3"),
+                line("usage_duration_seconds", "", "1.5"),
+                line("usage_bytes", images, "100"),
+                line("usage_bytes", containers, "19"),
+                line("usage_bytes", volumes, "0"),
+                line("reclaimable_bytes", containers, "7"),
+                line("reclaimable_bytes", volumes, "0"),
             ]
         );
     }
@@ -188,13 +185,13 @@ mod tests {
             let container = Some(container(id, name));
             Workload::from_parts(&format!("/docker/{id}"), None, container)
         };
-        let seen = Inventory {
+        let inventory = Inventory {
             all: vec![workload("a", "web"), workload("b", "db")],
             gone: Vec::new(),
             engines: Arc::new(vec![Arc::new(engine([])), Arc::new(engine_with_sizes())]),
         };
         let mut out = Families::default();
-        add_containers(&mut out, &seen);
+        add_containers(&mut out, &inventory);
         let web = r#"container_rw_size_bytes{id="/docker/a",name="web"} 12"#;
         assert_eq!(out.lines(), [web]);
     }

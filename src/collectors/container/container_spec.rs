@@ -44,7 +44,7 @@ pub(super) struct ContainerSpec;
 
 impl Collector for ContainerSpec {
     const NAME: &'static str = "container_spec";
-    const ABOUT: &'static str = "what containers and services may use of CPUs and memory";
+    const ABOUT: &'static str = "CPU and memory limits of containers and services";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -121,8 +121,8 @@ mod tests {
             quota: Some(Duration::from_millis(250)),
             shares: Some(512),
         };
-        let of = family::render_labels([]);
-        add_cpu_limits(&mut out, &of, &limits);
+        let base = family::render_labels([]);
+        add_cpu_limits(&mut out, &base, &limits);
         assert_eq!(
             out.lines(),
             [
@@ -133,7 +133,7 @@ mod tests {
         );
         let mut out = Families::default();
         let quota = None;
-        add_cpu_limits(&mut out, &of, &CpuLimits { quota, ..limits });
+        add_cpu_limits(&mut out, &base, &CpuLimits { quota, ..limits });
         assert_eq!(out.lines().len(), 2);
     }
 

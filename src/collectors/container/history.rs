@@ -90,7 +90,7 @@ struct HistoryWindow {
 fn parse_window(text: &str) -> Result<HistoryWindow, String> {
     let length = duration::parse(text)?;
     if length.is_zero() {
-        return Err("no window has no length".to_owned());
+        return Err("window must be greater than 0".to_owned());
     }
     Ok(HistoryWindow {
         name: text.to_owned(),
@@ -105,7 +105,8 @@ pub(super) struct HistoryCollector {
 
 impl Collector for HistoryCollector {
     const NAME: &'static str = "history";
-    const ABOUT: &'static str = "what containers did between scrapes, sampled in between";
+    const ABOUT: &'static str =
+        "peaks of container metrics between scrapes, sampled in the background";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = HistoryCollectorFlags;
 
@@ -221,7 +222,7 @@ mod tests {
     fn push(snapshot: &Snapshot, ago: u64, cpu_seconds: u64, memory: u64) {
         let history = snapshot.history();
         history.mark_sampled();
-        let kept =
+        let histories =
             history.update_containers([(ID, "/docker")].into_iter(), Duration::from_secs(60));
         let sample = Sample {
             cpu: Some(Duration::from_secs(cpu_seconds)),
@@ -229,18 +230,18 @@ mod tests {
             ..Sample::default()
         };
         let at = BootInstant::now().saturating_sub(Duration::from_secs(ago));
-        kept[0].as_ref().unwrap().push(at, &sample);
+        histories[0].as_ref().unwrap().push(at, &sample);
     }
 
     /// The container lines, with the window as their only label.
     fn lines(collector: &HistoryCollector, snapshot: &Snapshot) -> Vec<String> {
         let lines = collector.collect(snapshot).unwrap().lines().into_iter();
         let lines = lines.filter(|line| line.starts_with("container_"));
-        let of = format!(r#"id="/docker/{ID}""#);
+        let id = format!(r#"id="/docker/{ID}""#);
         lines
             .map(|line| {
-                assert!(line.contains(&of), "{line}");
-                line.replace(&of, "").replace("{,", "{").replace("{}", "")
+                assert!(line.contains(&id), "{line}");
+                line.replace(&id, "").replace("{,", "{").replace("{}", "")
             })
             .collect()
     }
@@ -286,8 +287,9 @@ mod tests {
             r#"container_cpu_usage_percent_avg{window="1m"} "#,
             75.0,
         );
-        for (which, bytes) in [("max", 12_288), ("min", 4096), ("avg", 8192)] {
-            let line = format!(r#"container_memory_usage_bytes_{which}{{window="1m"}} {bytes}"#);
+        for (aggregate, bytes) in [("max", 12_288), ("min", 4096), ("avg", 8192)] {
+            let line =
+                format!(r#"container_memory_usage_bytes_{aggregate}{{window="1m"}} {bytes}"#);
             assert!(lines.contains(&line), "{lines:#?}");
         }
         let own = super::HistoryCollector::collect(&collector(&[], false), &snapshot)

@@ -91,7 +91,8 @@ pub(super) struct MachineCollector {
 
 impl Collector for MachineCollector {
     const NAME: &'static str = "machine";
-    const ABOUT: &'static str = "what the machine has, under cAdvisor's names";
+    const ABOUT: &'static str =
+        "CPUs, memory and NUMA nodes of the machine, under cAdvisor's names";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = MachineCollectorFlags;
 
@@ -133,8 +134,8 @@ impl Collector for MachineCollector {
         }
         let inventory = snapshot.workloads();
         out.add(&CONTAINER_ERROR, [], inventory.is_err());
-        let docker = inventory.ok().and_then(|seen| {
-            let mut engines = seen.engines.iter();
+        let docker = inventory.ok().and_then(|inventory| {
+            let mut engines = inventory.engines.iter();
             let docker = engines.find(|engine| engine.kind == Some(engine::EngineKind::Docker));
             docker?.version.clone()
         });
@@ -215,7 +216,7 @@ impl MachineCollector {
             return Ok(Arc::clone(cached));
         }
         let numbers = parse_cpu_list(online.trimmed());
-        let numbers = numbers.ok_or_else(|| online.error(1, "not a list of CPUs"))?;
+        let numbers = numbers.ok_or_else(|| online.error(1, "invalid CPU list"))?;
         let cpus = Arc::new(read_topology(&dir, &numbers, self.topology));
         *cache = Some((online.body().to_owned(), Arc::clone(&cpus)));
         Ok(cpus)
@@ -308,13 +309,13 @@ fn add_cpus(out: &mut Families, base: &BaseLabels, cpus: &CpuTopology) {
 
 /// Memory and swap space.
 fn parse_memory(text: &Text) -> Result<(Value, Value)> {
-    let kilobytes = |wanted: &str| {
+    let kilobytes = |name: &str| {
         for mut line in text.lines() {
-            if line.next_word() == Some(wanted) {
-                return Ok(Value::product(line.parse(wanted)?, 1024));
+            if line.next_word() == Some(name) {
+                return Ok(Value::product(line.parse(name)?, 1024));
             }
         }
-        Err(text.error(1, format_args!("no line {wanted}")))
+        Err(text.error(1, format_args!("{name} line is missing")))
     };
     Ok((kilobytes("MemTotal:")?, kilobytes("SwapTotal:")?))
 }
@@ -333,7 +334,10 @@ fn read_dimms(snapshot: &Snapshot) -> Result<Vec<(String, u64, Value)>> {
             }
             let kind = module.read_trimmed("dimm_mem_type")?;
             let megabytes: u64 = module.read_number("size")?;
-            match types.iter_mut().find(|(known, ..)| *known == kind) {
+            match types
+                .iter_mut()
+                .find(|(known_kind, ..)| *known_kind == kind)
+            {
                 Some((_, count, sum)) => {
                     *count += 1;
                     *sum = sum.saturating_add(megabytes);
@@ -394,9 +398,9 @@ fn add_node(
         out.add_with(&NODE_DISTANCE, base, [&id, &target.to_string()], distance);
     }
     let cpulist = node.read("cpulist");
-    if let Some(of_node) = out.ok_or_skip(cpulist) {
+    if let Some(cpulist) = out.ok_or_skip(cpulist) {
         let cpus = cpus.map(|cpus| cpus.details.as_slice());
-        add_cores(out, base, &id, of_node.trimmed(), cpus.unwrap_or_default());
+        add_cores(out, base, &id, cpulist.trimmed(), cpus.unwrap_or_default());
     }
 }
 
@@ -416,7 +420,7 @@ fn parse_distances(nodes: &[u32], text: &Text) -> Result<Vec<u64>> {
     let words = text.body().split_ascii_whitespace();
     let distances: Option<Vec<u64>> = words.map(|word| word.parse().ok()).collect();
     let distances = distances.filter(|it| it.len() == nodes.len());
-    distances.ok_or_else(|| text.error(1, "not a number for each node"))
+    distances.ok_or_else(|| text.error(1, "expected one distance per node"))
 }
 
 /// Adds caches and threads of one node's cores. Cores with the same number on two sockets of a
@@ -429,7 +433,7 @@ fn add_cores(
     cpus: &[LogicalCpu],
 ) {
     let numbers = parse_cpu_list(cpulist).unwrap_or_default();
-    let mut shown = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for cpu in cpus.iter().filter(|cpu| numbers.contains(&cpu.number)) {
         let core = cpu.core_id.as_str();
         let siblings = cpus
@@ -447,7 +451,7 @@ fn add_cores(
                 cache.shared_cpu_list == cpulist && cache.shared_cpu_list != cpu.thread_siblings;
             let core = if is_node_wide { "" } else { core };
             let labels = [node, core, &cache.kind, &cache.level];
-            if shown.insert(labels) {
+            if seen.insert(labels) {
                 out.add_with(&CACHE, base, labels, cache.bytes);
             }
         }
@@ -554,12 +558,12 @@ mod tests {
         let out = collect(&machine, false);
         assert_eq!(series_of(&out, "machine_scrape_error"), [" 1"]);
         assert_eq!(series_of(&out, "machine_cpu_cores"), [" 6"]);
-        let (skipped, why) = out.errors();
-        let why = why.map(ToString::to_string).unwrap_or_default();
+        let (skipped, reason) = out.errors();
+        let reason = reason.map(ToString::to_string).unwrap_or_default();
         assert_eq!(skipped, 1);
         assert!(
-            why.ends_with(r#"meminfo:1: MemTotal: is not a number: "x""#),
-            "{why}"
+            reason.ends_with(r#"meminfo:1: MemTotal: is not a number: "x""#),
+            "{reason}"
         );
         let out = collect(&testing::MachineFixture::new("machine-nothing"), false);
         assert_eq!(series_of(&out, "machine_scrape_error"), [" 1"]);
@@ -654,14 +658,14 @@ mod tests {
     fn parses_cpu_lists_of_numbers_and_ranges() {
         assert_eq!(parse_cpu_list("0-2,5"), Some(vec![0, 1, 2, 5]));
         assert_eq!(parse_cpu_list("0"), Some(vec![0]));
-        for damaged in ["", "x", "1-", "3-1,2", "0-4294967295", "4,2"] {
-            assert_eq!(parse_cpu_list(damaged), None, "{damaged}");
+        for malformed in ["", "x", "1-", "3-1,2", "0-4294967295", "4,2"] {
+            assert_eq!(parse_cpu_list(malformed), None, "{malformed}");
         }
     }
 
     #[test]
     fn cpus_are_reread_when_online_list_changes() {
-        let machine = two_sockets("machine-kept");
+        let machine = two_sockets("machine-cached");
         let collector = MachineCollector {
             topology: false,
             cache: Mutex::default(),

@@ -26,8 +26,7 @@ pub(super) struct LibvirtNetwork;
 
 impl Collector for LibvirtNetwork {
     const NAME: &'static str = "libvirt_network";
-    const ABOUT: &'static str =
-        "libvirt's virtual networks: whether they are up, and their bridges";
+    const ABOUT: &'static str = "libvirt virtual networks and their bridges";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -47,7 +46,7 @@ fn families(networks: &[VirtualNetwork]) -> Families {
     for network in networks {
         let name = network.name.as_str();
         if !seen.insert(name) {
-            let reason = format!("there is another network {name:?}");
+            let reason = format!("duplicate network {name:?}");
             out.record_error(Error::api("libvirt", reason));
             continue;
         }

@@ -39,7 +39,7 @@ pub(super) struct LibvirtPool {
 
 impl Collector for LibvirtPool {
     const NAME: &'static str = "libvirt_pool";
-    const ABOUT: &'static str = "libvirt's storage pools: state and how full they are";
+    const ABOUT: &'static str = "state, capacity and usage of libvirt storage pools";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = SharedFlags;
 
@@ -63,7 +63,7 @@ impl LibvirtPool {
         for pool in pools {
             let name = pool.name.as_str();
             if !seen.insert(name) {
-                let reason = format!("there is another pool {name:?}");
+                let reason = format!("duplicate pool {name:?}");
                 out.record_error(Error::api("libvirt", reason));
                 continue;
             }
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn unresponsive_pool_has_no_sizes() {
-        let stuck = StoragePool {
+        let unresponsive = StoragePool {
             state: None,
             capacity: None,
             allocation: None,
@@ -141,7 +141,7 @@ mod tests {
             inovex: true,
             tinkoff: false,
         };
-        let lines = inovex.families(&[stuck, pool("images")]).lines();
+        let lines = inovex.families(&[unresponsive, pool("images")]).lines();
         assert_eq!(
             lines
                 .iter()

@@ -45,7 +45,7 @@ pub(super) struct Arp {
 
 impl Collector for Arp {
     const NAME: &'static str = "arp";
-    const ABOUT: &'static str = "size of the ARP table";
+    const ABOUT: &'static str = "ARP table size";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = ArpFlags;
 

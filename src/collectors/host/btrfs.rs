@@ -51,7 +51,7 @@ pub(super) struct Btrfs;
 
 impl Collector for Btrfs {
     const NAME: &'static str = "btrfs";
-    const ABOUT: &'static str = "btrfs file systems: allocation, commits, errors of devices";
+    const ABOUT: &'static str = "btrfs allocation, commits and device errors";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

@@ -20,7 +20,7 @@ pub(super) struct BuddyInfo;
 
 impl Collector for BuddyInfo {
     const NAME: &'static str = "buddyinfo";
-    const ABOUT: &'static str = "how fragmented free memory is";
+    const ABOUT: &'static str = "memory fragmentation";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
@@ -52,7 +52,7 @@ fn parse_zone(mut line: Fields<'_>) -> Result<(&str, &str, Vec<u64>)> {
     line.word("Node")?;
     let node = line.word("node")?.trim_end_matches(',');
     line.word("zone")?;
-    let zone = line.word("name of the zone")?;
+    let zone = line.word("zone name")?;
     let mut counts = Vec::new();
     while let Some(count) = line.parse_opt("count")? {
         counts.push(count);

@@ -34,7 +34,7 @@ pub(super) struct CpuVulnerabilities;
 
 impl Collector for CpuVulnerabilities {
     const NAME: &'static str = "cpu_vulnerabilities";
-    const ABOUT: &'static str = "hardware bugs of the CPUs and what is done about them";
+    const ABOUT: &'static str = "CPU vulnerabilities and mitigations";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
@@ -59,11 +59,11 @@ impl Collector for CpuVulnerabilities {
 }
 
 /// Splits a sentence into the state and the remaining text.
-fn parse_state(sentence: &str) -> (&'static str, &str) {
-    let without_prefix = PREFIXES.iter().find_map(|s| sentence.strip_prefix(s));
-    let sentence = without_prefix.unwrap_or(sentence);
+fn parse_state(text: &str) -> (&'static str, &str) {
+    let without_prefix = PREFIXES.iter().find_map(|s| text.strip_prefix(s));
+    let text = without_prefix.unwrap_or(text);
     for (start, state) in STATES {
-        let start = sentence
+        let start = text
             .split_at_checked(start.len())
             .filter(|(word, _)| word.eq_ignore_ascii_case(start));
         if let Some((_, rest)) = start {
@@ -71,7 +71,7 @@ fn parse_state(sentence: &str) -> (&'static str, &str) {
             return (state, rest.trim_ascii());
         }
     }
-    ("unknown", sentence)
+    ("unknown", text)
 }
 
 #[cfg(test)]
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn parses_state_and_mitigation() {
-        for (sentence, expected) in [
+        for (text, expected) in [
             ("Not affected", ("not affected", "")),
             ("Vulnerable", ("vulnerable", "")),
             (
@@ -106,7 +106,7 @@ mod tests {
             ),
             ("something new", ("unknown", "something new")),
         ] {
-            assert_eq!(parse_state(sentence), expected);
+            assert_eq!(parse_state(text), expected);
         }
     }
 }

@@ -49,7 +49,7 @@ pub(super) struct CpuFreq;
 
 impl Collector for CpuFreq {
     const NAME: &'static str = "cpufreq";
-    const ABOUT: &'static str = "how fast the CPUs run and may run";
+    const ABOUT: &'static str = "CPU frequencies and their limits";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -111,12 +111,12 @@ impl Policy {
                 out.add(metric, [cpu], hertz);
             }
         }
-        let Some(chosen) = &self.governor else {
+        let Some(current) = &self.governor else {
             return;
         };
-        let governors = self.governors.as_ref().unwrap_or(chosen);
+        let governors = self.governors.as_ref().unwrap_or(current);
         for governor in governors.split_ascii_whitespace() {
-            out.add(&SCALING_GOVERNOR, [cpu, governor], governor == chosen);
+            out.add(&SCALING_GOVERNOR, [cpu, governor], governor == current);
         }
     }
 }

@@ -125,7 +125,7 @@ pub(super) struct DiskStats {
 
 impl Collector for DiskStats {
     const NAME: &'static str = "diskstats";
-    const ABOUT: &'static str = "what disks do and what they are";
+    const ABOUT: &'static str = "disk I/O statistics and device information";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = DiskStatsFlags;
 
@@ -161,7 +161,7 @@ impl Collector for DiskStats {
             disk.add_stats(&mut out);
             let rotational = disk.read_rotational(block.as_ref(), &mut out);
             let udev_text = udev.as_ref().map(|udev| disk.read_udev(udev));
-            let udev_text = udev_text.and_then(|said| out.ok_or_skip(said));
+            let udev_text = udev_text.and_then(|text| out.ok_or_skip(text));
             disk.add_identity(&mut out, &rotational, udev_text.as_ref());
         }
         Ok(out)
@@ -213,7 +213,7 @@ impl<'a> DiskLine<'a> {
             major, minor, name, ..
         } = self.stats;
         let udev = udev_text
-            .map(|said| UdevProperties::parse(said.body()))
+            .map(|text| UdevProperties::parse(text.body()))
             .unwrap_or_default();
         // The first is the serial number printed on the disk; virtio has only the last one.
         let serials = [udev.scsi_serial, udev.short_serial, udev.serial];
@@ -260,7 +260,7 @@ impl<'a> DiskLine<'a> {
             (&ATA_ROTATION_RATE, udev.rotation_rate),
         ] {
             let Some((line, word)) = word else { continue };
-            let invalid = |_| udev_text.error(line, format_args!("not a number: {word:?}"));
+            let invalid = |_| udev_text.error(line, format_args!("invalid number {word:?}"));
             if let Some(value) = out.ok_or_skip(word.parse::<Value>().map_err(invalid)) {
                 out.add(metric, [name], value);
             }
@@ -416,7 +416,7 @@ mod tests {
 
     #[test]
     fn prefers_serial_printed_on_the_disk() {
-        let mut known = String::new();
+        let mut properties = String::new();
         for (property, serial) in [
             ("E:ID_MODEL=m", ""),
             ("E:ID_SERIAL=m_7", "m_7"),
@@ -424,11 +424,11 @@ mod tests {
             ("E:SCSI_IDENT_SERIAL=S-7", "S-7"),
             ("E:SCSI_IDENT_SERIAL=", "7"),
         ] {
-            known += &format!("{property}\n");
-            let (lines, _) = identity(&known);
+            properties += &format!("{property}\n");
+            let (lines, _) = identity(&properties);
             assert!(
                 lines[0].contains(&format!(r#"serial="{serial}""#)),
-                "{known}"
+                "{properties}"
             );
         }
     }

@@ -55,7 +55,7 @@ pub(super) struct Dmi {
 
 impl Collector for Dmi {
     const NAME: &'static str = "dmi";
-    const ABOUT: &'static str = "what the firmware says the machine is";
+    const ABOUT: &'static str = "DMI information: vendor, product, firmware";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

@@ -37,7 +37,7 @@ pub(super) struct Edac;
 
 impl Collector for Edac {
     const NAME: &'static str = "edac";
-    const ABOUT: &'static str = "errors of ECC memory";
+    const ABOUT: &'static str = "ECC memory errors";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

@@ -23,7 +23,7 @@ pub(super) struct Entropy;
 
 impl Collector for Entropy {
     const NAME: &'static str = "entropy";
-    const ABOUT: &'static str = "the random number generator's entropy";
+    const ABOUT: &'static str = "available entropy";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

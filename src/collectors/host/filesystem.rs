@@ -94,13 +94,13 @@ pub(super) struct FileSystem {
 
 impl Collector for FileSystem {
     const NAME: &'static str = "filesystem";
-    const ABOUT: &'static str = "how full the mounted file systems are";
+    const ABOUT: &'static str = "filesystem usage";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = FileSystemFlags;
 
     fn new(flags: FileSystemFlags) -> Result<Self, String> {
         if flags.filesystem_mount_timeout.is_zero() {
-            return Err("--collector.filesystem.mount-timeout must be longer than nothing".into());
+            return Err("--collector.filesystem.mount-timeout must be greater than 0".into());
         }
         Ok(Self {
             mount_points: Filter::new(
@@ -239,13 +239,13 @@ mod tests {
         };
         let mut out = Families::default();
         add_mount(&mut out, &labels, &StatfsResult::TimedOut);
-        let of =
+        let series =
             r#"{device="srv:/x",mountpoint="/mnt",fstype="nfs",device_error="mountpoint timeout"}"#;
         assert_eq!(
             out.lines(),
             [
-                format!("node_filesystem_device_error{of} 1"),
-                format!("node_filesystem_readonly{of} 1"),
+                format!("node_filesystem_device_error{series} 1"),
+                format!("node_filesystem_readonly{series} 1"),
             ]
         );
     }
@@ -270,17 +270,17 @@ mod tests {
         };
         let mut out = Families::default();
         add_mount(&mut out, &labels, &StatfsResult::Space(space));
-        let of = r#"{device="d",mountpoint="/",fstype="ext4",device_error=""}"#;
+        let series = r#"{device="d",mountpoint="/",fstype="ext4",device_error=""}"#;
         assert_eq!(
             out.lines(),
             [
-                format!("node_filesystem_device_error{of} 0"),
-                format!("node_filesystem_readonly{of} 0"),
-                format!("node_filesystem_size_bytes{of} 28672"),
-                format!("node_filesystem_free_bytes{of} 20480"),
-                format!("node_filesystem_avail_bytes{of} 12288"),
-                format!("node_filesystem_files{of} 11"),
-                format!("node_filesystem_files_free{of} 2"),
+                format!("node_filesystem_device_error{series} 0"),
+                format!("node_filesystem_readonly{series} 0"),
+                format!("node_filesystem_size_bytes{series} 28672"),
+                format!("node_filesystem_free_bytes{series} 20480"),
+                format!("node_filesystem_avail_bytes{series} 12288"),
+                format!("node_filesystem_files{series} 11"),
+                format!("node_filesystem_files_free{series} 2"),
                 r#"node_filesystem_mount_info{device="d",major="8",minor="1",mountpoint="/"} 1"#
                     .into(),
             ]

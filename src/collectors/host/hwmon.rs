@@ -249,7 +249,7 @@ fn split_attribute(file: &str) -> Option<(&'static str, u32, &str)> {
     }
     let is_digit = |c: char| c.is_ascii_digit();
     let (kind, rest) = file.split_at(file.find(is_digit)?);
-    let kind = KINDS.iter().find(|known| **known == kind)?;
+    let kind = KINDS.iter().find(|prefix| **prefix == kind)?;
     let end = rest.find(|c| !is_digit(c)).unwrap_or(rest.len());
     let (number, rest) = rest.split_at(end);
     let property = match rest.strip_prefix('_') {
@@ -396,7 +396,7 @@ fn duplicate_error(dir: &Dir, chip: &str, sensor: &str) -> Error {
     Error::Parse {
         path: dir.path().to_owned(),
         line: 1,
-        reason: format!("{sensor} of another {chip} was read already"),
+        reason: format!("duplicate chip {chip}: {sensor} was read from another device"),
     }
 }
 
@@ -454,12 +454,12 @@ mod tests {
     fn chips_of_one_device_yield_no_duplicate_sensors() {
         let out = collect("platform", "");
         let lines = out.lines();
-        let of_device: Vec<_> = lines
+        let device_lines: Vec<_> = lines
             .iter()
             .filter_map(|line| line.strip_prefix("node_hwmon_temp_celsius{chip=\"0000:00:03_1"))
             .collect();
         assert_eq!(
-            of_device,
+            device_lines,
             [
                 r#"_0000:09:00_0",sensor="temp1"} 61.5"#,
                 r#"_0000:09:00_0",sensor="temp2"} 63.75"#,

@@ -47,7 +47,7 @@ pub(super) struct Interrupts {
 
 impl Collector for Interrupts {
     const NAME: &'static str = "interrupts";
-    const ABOUT: &'static str = "how often each CPU was interrupted by what";
+    const ABOUT: &'static str = "interrupts by CPU and type";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = InterruptsFlags;

@@ -22,7 +22,7 @@ pub(super) struct KernelHung;
 
 impl Collector for KernelHung {
     const NAME: &'static str = "kernel_hung";
-    const ABOUT: &'static str = "tasks that hung";
+    const ABOUT: &'static str = "hung tasks";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

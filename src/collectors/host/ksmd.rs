@@ -51,7 +51,7 @@ pub(super) struct Ksmd;
 
 impl Collector for Ksmd {
     const NAME: &'static str = "ksmd";
-    const ABOUT: &'static str = "what merging equal pages of memory costs and saves";
+    const ABOUT: &'static str = "kernel samepage merging (KSM)";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;

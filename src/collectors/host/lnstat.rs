@@ -23,7 +23,7 @@ pub(super) struct LnStat;
 
 impl Collector for LnStat {
     const NAME: &'static str = "lnstat";
-    const ABOUT: &'static str = "counters of the network's caches";
+    const ABOUT: &'static str = "network cache statistics";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
@@ -73,7 +73,7 @@ pub(super) fn parse_rows(text: &Text, columns: usize) -> impl Iterator<Item = Re
         }
         match row.len() {
             len if len == columns => Ok(row),
-            len => Err(line.error(format_args!("{len} columns for {columns} names"))),
+            len => Err(line.error(format_args!("expected {columns} columns, found {len}"))),
         }
     })
 }
@@ -113,6 +113,6 @@ mod tests {
         );
         assert_eq!(out.errors().0, 3);
         let reason = out.errors().1.unwrap().to_string();
-        assert_eq!(reason, "test:2: 1 columns for 2 names");
+        assert_eq!(reason, "test:2: expected 2 columns, found 1");
     }
 }

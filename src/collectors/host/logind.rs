@@ -72,7 +72,7 @@ type SessionLabels<'a> = (&'static str, bool, &'a str, &'static str);
 
 /// Metrics of all sessions, for the fuzz target `dbus`.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn of(daemon: &Daemon, deadline: std::time::Instant) -> Result<Families> {
+pub(crate) fn collect_with(daemon: &Daemon, deadline: std::time::Instant) -> Result<Families> {
     daemon.with_session(deadline, families)
 }
 
@@ -118,8 +118,11 @@ fn labels(
     ))
 }
 
-fn known_or_other<const N: usize>(word: &str, known: &'static [&'static str; N]) -> &'static str {
-    let found = known.iter().find(|known| **known == word);
+fn known_or_other<const N: usize>(
+    word: &str,
+    known_words: &'static [&'static str; N],
+) -> &'static str {
+    let found = known_words.iter().find(|known| **known == word);
     found.copied().unwrap_or("other")
 }
 
@@ -150,11 +153,11 @@ mod tests {
     use super::*;
     use crate::sources::fake_bus::{FakeBus, called_method};
 
-    fn answer(question: &Message) -> Option<Message> {
-        let header = question.header();
+    fn reply_to(call: &Message) -> Option<Message> {
+        let header = call.header();
         let reply = Message::method_return(&header);
         let object = |name: &str| ObjectPath::try_from(format!("{OBJECT}/{name}")).unwrap();
-        let (path, _, member) = called_method(question);
+        let (path, _, member) = called_method(call);
         match member.as_str() {
             "ListSeats" => reply.build(&vec![("seat0", object("seat/seat0"))]),
             "ListSessions" => reply.build(&vec![
@@ -168,7 +171,7 @@ mod tests {
                 error.build(&"no such session")
             }
             _ => {
-                let body = question.body();
+                let body = call.body();
                 let (_, property): (&str, &str) = body.deserialize().unwrap();
                 let local = path.ends_with("_31");
                 reply.build(&match property {
@@ -184,7 +187,7 @@ mod tests {
 
     #[test]
     fn all_combinations_exist_and_ended_sessions_are_skipped() {
-        let bus = FakeBus::start("sessions", answer);
+        let bus = FakeBus::start("sessions", reply_to);
         let logind = bus.daemon("logind", "org.freedesktop.login1");
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         let out = logind.with_session(deadline, families).unwrap();

@@ -46,7 +46,7 @@ pub(super) struct Mdadm;
 
 impl Collector for Mdadm {
     const NAME: &'static str = "mdadm";
-    const ABOUT: &'static str = "software RAID";
+    const ABOUT: &'static str = "software RAID arrays";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -79,8 +79,8 @@ impl Collector for Mdadm {
 fn add_array(out: &mut Families, array: &Array<'_>) {
     let name = array.name;
     let state = array.sync.as_ref().map_or(array.state, |sync| sync.state);
-    for known in STATES {
-        out.add(&STATE, [name, known], known == state);
+    for state_name in STATES {
+        out.add(&STATE, [name, state_name], state_name == state);
     }
     out.add(&DISKS, [name, "failed"], array.failed);
     out.add(&DISKS, [name, "spare"], array.spare);
@@ -270,7 +270,7 @@ fn parse_sync(rest: &str, line: &Fields<'_>) -> Result<Option<SyncState>> {
         }
     }
     if blocks.is_none() {
-        return Err(line.error(format_args!("does not say how far {state} is")));
+        return Err(line.error(format_args!("missing progress of {state}")));
     }
     Ok(Some(SyncState { state, blocks }))
 }
@@ -293,8 +293,8 @@ mod tests {
     fn collected(mdstat: &str) -> String {
         let (lines, skipped) = lines(mdstat);
         assert_eq!(skipped, 0);
-        let value = |of: &str| {
-            let line = lines.iter().find_map(|line| line.strip_prefix(of));
+        let value = |series: &str| {
+            let line = lines.iter().find_map(|line| line.strip_prefix(series));
             line.and_then(|line| line.rsplit(' ').next()).unwrap_or("-")
         };
         let state = STATES.iter().find(|state| {

@@ -210,7 +210,7 @@ pub(super) struct MountStats;
 
 impl Collector for MountStats {
     const NAME: &'static str = "mountstats";
-    const ABOUT: &'static str = "requests, bytes and events of NFS mounts";
+    const ABOUT: &'static str = "NFS mount statistics";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
@@ -253,7 +253,7 @@ fn add_mounts(out: &mut Families, mounts: &[NfsMount<'_>], mountinfo: &Text) {
             out.record_error(
                 mount
                     .head
-                    .error(format_args!("no address of {point} in mountinfo")),
+                    .error(format_args!("no address for {point} in mountinfo")),
             );
             continue;
         };
@@ -363,7 +363,7 @@ fn parse_mounts<'a>(out: &mut Families, text: &'a Text) -> Vec<NfsMount<'a>> {
             out.record_error(
                 mount
                     .head
-                    .error(format_args!("{export} has no line about a transport")),
+                    .error(format_args!("no transport (xprt) line for {export}")),
             );
         }
         Some(mount) => mounts.push(mount),
@@ -544,7 +544,7 @@ mod tests {
         let out = collected(&mount("/a", "\tage:\t7\n"));
         assert!(out.is_empty());
         let reason = out.errors().1.unwrap().to_string();
-        assert_eq!(reason, "test:1: nas:/x has no line about a transport");
+        assert_eq!(reason, "test:1: no transport (xprt) line for nas:/x");
     }
 
     #[test]
@@ -553,7 +553,7 @@ mod tests {
         let out = collected(&[mount("/gone", lines), mount("/a", lines)].concat());
         assert_eq!(out.lines().len(), 2);
         let reason = out.errors().1.unwrap().to_string();
-        assert_eq!(reason, "test:1: no address of /gone in mountinfo");
+        assert_eq!(reason, "test:1: no address for /gone in mountinfo");
     }
 
     #[test]

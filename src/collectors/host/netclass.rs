@@ -164,7 +164,7 @@ struct NetClassInterface<'a> {
 
 impl Collector for NetClass {
     const NAME: &'static str = "netclass";
-    const ABOUT: &'static str = "what each network interface is and how it is set up";
+    const ABOUT: &'static str = "network interface attributes";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NetClassFlags;
 
@@ -189,8 +189,8 @@ impl Collector for NetClass {
             Ok(links) if self.netlink => self.add_links(&mut out, snapshot, None, links),
             // Reading sysfs does not depend on netlink.
             _ => {
-                let wanted = |name: &&OsString| !self.ignored.matches(&name.to_string_lossy());
-                for name in names.iter().filter(wanted) {
+                let is_included = |name: &&OsString| !self.ignored.matches(&name.to_string_lossy());
+                for name in names.iter().filter(is_included) {
                     if let Some(interface) = read_interface(&mut out, &class, name) {
                         self.add(&mut out, &interface);
                     }
@@ -227,7 +227,9 @@ impl NetClass {
             let attributes = cache
                 .by_ifindex
                 .remove(&link.ifindex)
-                .filter(|was| !is_stale && was.name == link.name && was.address == link.address)
+                .filter(|cached| {
+                    !is_stale && cached.name == link.name && cached.address == link.address
+                })
                 .unwrap_or_else(|| CachedAttributes::read(out, class, link));
             let mut interface = NetClassInterface::from_link(link, &attributes);
             if link.is_up() {
@@ -268,8 +270,8 @@ impl NetClass {
         for altname in interface.altnames {
             out.add(&ALTNAMES_INFO, [device, altname], true);
         }
-        let is_wanted = |speed: &i64| *speed >= 0 || !self.ignore_invalid_speed;
-        let speed = interface.speed.filter(is_wanted);
+        let is_valid = |speed: &i64| *speed >= 0 || !self.ignore_invalid_speed;
+        let speed = interface.speed.filter(is_valid);
         let numbers: [(&'static Metric<1>, Option<i64>); 17] = [
             (&ADDRESS_ASSIGN_TYPE, interface.addr_assign_type),
             (&CARRIER, interface.carrier),
@@ -423,8 +425,8 @@ fn read_interface(
     interface.operstate = word("operstate");
     interface.ifalias = word("ifalias");
     interface.name = dir.name().into();
-    let is_there = interface.flags.is_some() || !interface.operstate.is_empty();
-    is_there.then_some(interface)
+    let exists = interface.flags.is_some() || !interface.operstate.is_empty();
+    exists.then_some(interface)
 }
 
 fn read_attribute(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str) -> Option<i64> {
@@ -436,7 +438,7 @@ fn read_attribute(out: &mut Families, dir: Option<&Dir>, name: &str, file: &str)
 fn parse_number(text: &Text) -> Result<i64> {
     match text.trimmed().strip_prefix("0x") {
         Some(digits) => i64::from_str_radix(digits, 16)
-            .map_err(|_| text.error(1, format_args!("not a number: {digits:?}"))),
+            .map_err(|_| text.error(1, format_args!("invalid number {digits:?}"))),
         None => text.parse_number(),
     }
 }
@@ -489,7 +491,7 @@ mod tests {
             flags,
             ..Link::default()
         };
-        let assigned = CachedAttributes {
+        let attributes = CachedAttributes {
             name: String::new(),
             address: String::new(),
             addr_assign_type: Some(3),
@@ -500,7 +502,7 @@ mod tests {
         let unknown = link(0, Link::UP);
         let up = lines(
             &netclass,
-            &NetClassInterface::from_link(&unknown, &assigned),
+            &NetClassInterface::from_link(&unknown, &attributes),
         );
         assert_eq!(up[0], r#"node_network_up{device="eth0"} 0"#);
         assert!(
@@ -508,7 +510,7 @@ mod tests {
                 .any(|line| line.starts_with("node_network_dormant"))
         );
         let down = link(2, 0);
-        let down = lines(&netclass, &NetClassInterface::from_link(&down, &assigned));
+        let down = lines(&netclass, &NetClassInterface::from_link(&down, &attributes));
         assert!(
             !down
                 .iter()
@@ -521,7 +523,7 @@ mod tests {
         assert_eq!(parse_number(&Text::from("0x1003\n")).unwrap(), 0x1003);
         assert_eq!(parse_number(&Text::from("-1\n")).unwrap(), -1);
         let error = parse_number(&Text::from("0xz\n")).unwrap_err().to_string();
-        assert_eq!(error, r#"test:1: not a number: "z""#);
+        assert_eq!(error, r#"test:1: invalid number "z""#);
     }
 
     fn from_netlink_and_sysfs(snapshot: &Snapshot) -> (Vec<String>, Vec<String>) {
@@ -573,7 +575,7 @@ mod tests {
         let machine = Snapshot::for_test_host();
         write("eth0", "1");
         let class = machine.open_dir(&root).unwrap();
-        let assigned = |address: &str| {
+        let address_type = |address: &str| {
             let link = Link {
                 ifindex: 7,
                 name: "eth0".to_owned(),
@@ -586,15 +588,15 @@ mod tests {
             let sample = samples.iter().find(|s| s.contains("address_assign_type"));
             sample.and_then(|s| s.chars().last())
         };
-        assert_eq!(assigned("02:00"), Some('1'));
+        assert_eq!(address_type("02:00"), Some('1'));
         write("eth0", "3");
-        assert_eq!(assigned("02:00"), Some('1'));
-        assert_eq!(assigned("02:01"), Some('3'));
+        assert_eq!(address_type("02:00"), Some('1'));
+        assert_eq!(address_type("02:01"), Some('3'));
         let mut out = Families::default();
         netclass.add_links(&mut out, &machine, Some(&class), &[]);
         assert!(netclass.cache.lock().unwrap().by_ifindex.is_empty());
         write("eth0", "0");
-        assert_eq!(assigned("02:01"), Some('0'));
+        assert_eq!(address_type("02:01"), Some('0'));
         std::fs::remove_dir_all(root).unwrap();
     }
 

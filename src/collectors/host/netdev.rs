@@ -144,7 +144,7 @@ pub(super) struct NetDev {
 
 impl Collector for NetDev {
     const NAME: &'static str = "netdev";
-    const ABOUT: &'static str = "what went through each network interface";
+    const ABOUT: &'static str = "network interface traffic";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NetDevFlags;
 
@@ -215,7 +215,7 @@ impl NetDev {
             };
             if values.len() < columns.len() {
                 let _device = fields.next_word();
-                out.record_error(fields.error("there are fewer numbers than columns"));
+                out.record_error(fields.error("fewer values than columns"));
                 continue;
             }
             let ifalias = self.label_ifalias.then(|| {

@@ -55,7 +55,7 @@ struct SelectedFields {
 
 impl Collector for NetStat {
     const NAME: &'static str = "netstat";
-    const ABOUT: &'static str = "counters of the network protocols";
+    const ABOUT: &'static str = "network protocol statistics";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NetStatFlags;
 
@@ -94,7 +94,7 @@ fn add_paired_lines(
     let mut cursor = cache.cursor();
     while let Some(names) = lines.next() {
         let Some(values) = lines.next() else {
-            out.record_error(names.error("the line with the values is missing"));
+            out.record_error(names.error("values line is missing"));
             break;
         };
         let line = names.rest();
@@ -128,17 +128,19 @@ fn parse_pair<'a>(
 ) -> Result<Vec<(&'a str, Value)>> {
     let protocol = values.word("protocol")?;
     if line.split_ascii_whitespace().next() != Some(protocol) {
-        return Err(values.error(format_args!("{protocol:?} is not the line of names above")));
+        return Err(values.error(format_args!(
+            "values line {protocol:?} does not match names line"
+        )));
     }
     let count = values.rest().split_ascii_whitespace().count();
     if count != selected.total {
         let expected = selected.total;
-        return Err(values.error(format_args!("{count} values for {expected} names")));
+        return Err(values.error(format_args!("expected {expected} values, found {count}")));
     }
-    let mut wanted = selected.names.iter().peekable();
+    let mut columns = selected.names.iter().peekable();
     let mut found = Vec::with_capacity(selected.names.len());
     for (at, value) in values.rest().split_ascii_whitespace().enumerate() {
-        if let Some((_, word)) = wanted.next_if(|(column, _)| *column == at) {
+        if let Some((_, word)) = columns.next_if(|(column, _)| *column == at) {
             found.push((word.as_str(), values.parse_word(value, word)?));
         }
     }
@@ -206,12 +208,12 @@ mod tests {
     #[test]
     fn mismatched_pair_is_skipped() {
         let good = "Udp: InErrors\nUdp: 7\n";
-        for (bad, said) in [
-            ("Ip: A B\nIp: 1\n", "test:2: 1 values for 2 names"),
-            ("Ip: A\nIp: 1 2\n", "test:2: 2 values for 1 names"),
+        for (bad, expected) in [
+            ("Ip: A B\nIp: 1\n", "test:2: expected 2 values, found 1"),
+            ("Ip: A\nIp: 1 2\n", "test:2: expected 1 values, found 2"),
             (
                 "Ip: A\nTcp: 1\n",
-                r#"test:2: "Tcp:" is not the line of names above"#,
+                r#"test:2: values line "Tcp:" does not match names line"#,
             ),
             ("Ip: A\nIp: x\n", r#"test:2: Ip_A is not a number: "x""#),
         ] {
@@ -219,12 +221,12 @@ mod tests {
             let text = Text::from(format!("{bad}{good}").as_str());
             add_paired_lines(&mut out, &text, &all(), &PositionalCache::default());
             assert_eq!(out.lines(), ["node_netstat_Udp_InErrors 7"]);
-            assert_eq!(reason(&out), said);
+            assert_eq!(reason(&out), expected);
         }
         let mut out = Families::default();
         let cut_off = Text::from("Ip: A\n");
         add_paired_lines(&mut out, &cut_off, &all(), &PositionalCache::default());
-        assert_eq!(reason(&out), "test:1: the line with the values is missing");
+        assert_eq!(reason(&out), "test:1: values line is missing");
     }
 
     #[test]

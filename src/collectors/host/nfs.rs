@@ -138,8 +138,8 @@ const V4: &[&str] = &[
 /// Linux 4.19 inserted an operation before the end: in a shorter list the positions from there
 /// on are ambiguous and have no name.
 fn v4_operations(count: usize) -> &'static [&'static str] {
-    let known = if count < 62 { 60 } else { V4.len() };
-    V4.get(..known).unwrap_or(V4)
+    let named = if count < 62 { 60 } else { V4.len() };
+    V4.get(..named).unwrap_or(V4)
 }
 
 #[derive(Debug)]
@@ -163,16 +163,16 @@ impl Collector for Nfs {
 fn families(text: &Text) -> Families {
     let mut out = Families::default();
     for mut line in text.lines() {
-        let Some(subject) = line.next_word() else {
+        let Some(keyword) = line.next_word() else {
             continue;
         };
-        let result = match subject {
+        let result = match keyword {
             "net" => add_net(&mut out, line),
             "rpc" => add_rpc(&mut out, line),
             "proc2" => add_requests(&mut out, &REQUESTS, "2", line, |_| V2),
             "proc3" => add_requests(&mut out, &REQUESTS, "3", line, |_| V3),
             "proc4" => add_requests(&mut out, &REQUESTS, "4", line, v4_operations),
-            _ => Err(line.error(format_args!("unknown subject {subject:?}"))),
+            _ => Err(line.error(format_args!("unknown keyword {keyword:?}"))),
         };
         out.ok_or_skip(result);
     }
@@ -213,14 +213,16 @@ pub(super) fn add_requests(
     mut line: Fields<'_>,
     names: impl FnOnce(usize) -> &'static [&'static str],
 ) -> Result<()> {
-    let declared: usize = line.parse("number of operations")?;
+    let declared: usize = line.parse("operation count")?;
     let mut counts = Vec::with_capacity(128);
     while let Some(word) = line.next_word() {
         counts.push(line.parse_word::<Value>(word, "count")?);
     }
     let count = counts.len();
     if count != declared {
-        return Err(line.error(format_args!("{count} operations where {declared} are said")));
+        return Err(line.error(format_args!(
+            "expected {declared} operations, found {count}"
+        )));
     }
     for (name, count) in names(count).iter().zip(counts) {
         if !name.is_empty() {

@@ -157,10 +157,10 @@ fn families(text: &Text) -> Families {
 }
 
 fn add_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
-    let Some(subject) = line.next_word() else {
+    let Some(keyword) = line.next_word() else {
         return Ok(());
     };
-    match subject {
+    match keyword {
         "rc" => {
             let [hits, misses, nocache] = parse_numbers(line)?;
             out.add(&REPLY_CACHE_HITS, [], hits);
@@ -209,7 +209,7 @@ fn add_line(out: &mut Families, mut line: Fields<'_>) -> Result<()> {
             let [calls] = parse_numbers(line)?;
             out.add(&REQUESTS, ["WdelegGetattr", "4"], calls);
         }
-        _ => return Err(line.error(format_args!("unknown subject {subject:?}"))),
+        _ => return Err(line.error(format_args!("unknown keyword {keyword:?}"))),
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub(super) struct Os;
 
 impl Collector for Os {
     const NAME: &'static str = "os";
-    const ABOUT: &'static str = "the operating system's name and version";
+    const ABOUT: &'static str = "operating system name and version";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -54,7 +54,7 @@ fn families(release: &Text) -> Families {
         }
         let field = line.split_once('=');
         let field = field.and_then(|(name, value)| Some((name, unquote(value)?)));
-        let field = field.ok_or_else(|| release.error(number, "not an assignment"));
+        let field = field.ok_or_else(|| release.error(number, "invalid assignment"));
         if let Some((name, value)) = out.ok_or_skip(field) {
             fields.insert(name, (number, value));
         }
@@ -83,7 +83,7 @@ fn families(release: &Text) -> Families {
         out.add(&VERSION, [id, id_like, name], version);
     }
     if let Some((number, end)) = fields.get("SUPPORT_END") {
-        let invalid = || release.error(*number, format_args!("not a date: {end:?}"));
+        let invalid = || release.error(*number, format_args!("invalid date {end:?}"));
         if let Some(end) = out.ok_or_skip(parse_date(end).ok_or_else(invalid)) {
             out.add(&SUPPORT_END, [], end);
         }
@@ -144,7 +144,7 @@ mod tests {
         );
         let (skipped, reason) = out.errors();
         assert_eq!(skipped, 3);
-        assert_eq!(reason.unwrap().to_string(), "test:4: not an assignment");
+        assert_eq!(reason.unwrap().to_string(), "test:4: invalid assignment");
     }
 
     #[test]

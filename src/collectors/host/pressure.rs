@@ -53,7 +53,7 @@ pub(super) struct PressureCollector;
 
 impl Collector for PressureCollector {
     const NAME: &'static str = "pressure";
-    const ABOUT: &'static str = "how long tasks waited for want of CPU, memory or I/O";
+    const ABOUT: &'static str = "pressure stall information (PSI)";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

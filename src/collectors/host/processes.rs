@@ -38,7 +38,7 @@ pub(super) struct Processes;
 
 impl Collector for Processes {
     const NAME: &'static str = "processes";
-    const ABOUT: &'static str = "how many processes and threads there are and what they do";
+    const ABOUT: &'static str = "process and thread counts by state";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
@@ -160,7 +160,7 @@ fn parse_task_stat(text: &Text) -> Option<TaskStat> {
 }
 
 fn invalid_stat(text: &Text) -> Error {
-    text.error(1, "not the state of a process")
+    text.error(1, "invalid process state")
 }
 
 #[cfg(test)]

@@ -58,7 +58,7 @@ pub(super) struct QdiscCollector {
 
 impl Collector for QdiscCollector {
     const NAME: &'static str = "qdisc";
-    const ABOUT: &'static str = "queueing disciplines of the network interfaces";
+    const ABOUT: &'static str = "queueing disciplines of network interfaces";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = QdiscCollectorFlags;

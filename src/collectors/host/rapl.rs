@@ -44,7 +44,7 @@ pub(super) struct Rapl {
 
 impl Collector for Rapl {
     const NAME: &'static str = "rapl";
-    const ABOUT: &'static str = "energy that parts of the CPU used";
+    const ABOUT: &'static str = "CPU energy counters (RAPL)";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = RaplFlags;
 

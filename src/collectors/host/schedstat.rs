@@ -30,7 +30,7 @@ pub(super) struct SchedStatCollector;
 
 impl Collector for SchedStatCollector {
     const NAME: &'static str = "schedstat";
-    const ABOUT: &'static str = "how long tasks ran and waited on each CPU";
+    const ABOUT: &'static str = "run time and run queue wait of each CPU";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

@@ -26,7 +26,7 @@ pub(super) struct SeLinux;
 
 impl Collector for SeLinux {
     const NAME: &'static str = "selinux";
-    const ABOUT: &'static str = "the mode of SELinux";
+    const ABOUT: &'static str = "SELinux mode";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

@@ -63,7 +63,7 @@ pub(super) struct SlabInfo {
 
 impl Collector for SlabInfo {
     const NAME: &'static str = "slabinfo";
-    const ABOUT: &'static str = "the kernel's caches of objects";
+    const ABOUT: &'static str = "slab allocator statistics";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = SlabInfoFlags;

@@ -100,7 +100,7 @@ fn parse_amount(fields: &mut Fields<'_>, protocol: &str, name: &str) -> Result<(
         "alloc" => Amount::PerProtocol(&ALLOC),
         "mem" => Amount::Pages,
         "memory" => Amount::PerProtocol(&MEMORY),
-        _ => return Err(fields.error(format_args!("{protocol} has an unknown {name:?}"))),
+        _ => return Err(fields.error(format_args!("unknown field {name:?} of {protocol}"))),
     };
     Ok((metric, amount))
 }
@@ -138,6 +138,6 @@ mod tests {
         );
         assert_eq!(out.errors().0, 3);
         let reason = out.errors().1.unwrap().to_string();
-        assert_eq!(reason, r#"test:1: TCP has an unknown "novel""#);
+        assert_eq!(reason, r#"test:1: unknown field "novel" of TCP"#);
     }
 }

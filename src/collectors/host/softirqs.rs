@@ -20,7 +20,7 @@ pub(super) struct SoftIrqs;
 
 impl Collector for SoftIrqs {
     const NAME: &'static str = "softirqs";
-    const ABOUT: &'static str = "how often each CPU ran which deferred work";
+    const ABOUT: &'static str = "softirqs by CPU and type";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;

@@ -24,7 +24,7 @@ pub(super) struct Swap;
 
 impl Collector for Swap {
     const NAME: &'static str = "swap";
-    const ABOUT: &'static str = "each swap area";
+    const ABOUT: &'static str = "size and usage of each swap area";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;

@@ -44,7 +44,7 @@ pub(super) struct Sysctl {
 
 impl Collector for Sysctl {
     const NAME: &'static str = "sysctl";
-    const ABOUT: &'static str = "kernel parameters that its flags name";
+    const ABOUT: &'static str = "kernel parameters selected by flags";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = SysctlFlags;
@@ -56,7 +56,7 @@ impl Collector for Sysctl {
             .find(|k| !k.value_names.is_empty())
         {
             return Err(format!(
-                "--collector.sysctl.include-info takes no names after a key: {}:{}",
+                "--collector.sysctl.include-info: value names are not supported: {}:{}",
                 key.name,
                 key.value_names.join(",")
             ));
@@ -126,16 +126,16 @@ impl FromStr for SysctlKey {
             _ => key.to_owned(),
         };
         if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err("not a key, such as kernel.threads-max");
+            return Err("invalid key (expected a name such as kernel.threads-max)");
         }
         let is_word = |word: &String| {
             !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         };
         if !value_names.iter().all(is_word) {
-            return Err("a name after the colon is not made of letters, digits and _");
+            return Err("invalid value name (only letters, digits and _ are allowed)");
         }
         if (1..value_names.len()).any(|i| value_names[i..].contains(&value_names[i - 1])) {
-            return Err("a name after the colon stands there twice");
+            return Err("duplicate value name");
         }
         Ok(Self {
             name: key.replace('/', "."),
@@ -151,14 +151,15 @@ fn add_numbers(out: &mut Families, key: &SysctlKey, text: &Text) -> Result<()> {
         for word in line.split_ascii_whitespace() {
             let value: Value = word
                 .parse()
-                .map_err(|_| text.error(number, format_args!("not a number: {word:?}")))?;
+                .map_err(|_| text.error(number, format_args!("invalid number {word:?}")))?;
             values.push(value);
         }
     }
     if !key.value_names.is_empty() {
         if key.value_names.len() != values.len() {
             let (names, values) = (key.value_names.len(), values.len());
-            let reason = format_args!("{values} numbers, but the flag names {names}");
+            let reason =
+                format_args!("expected {names} values as named by the flag, found {values}");
             return Err(text.error(1, reason));
         }
         for (word, value) in key.value_names.iter().zip(values) {
@@ -243,7 +244,7 @@ mod tests {
         let error = Sysctl::new(flags).unwrap_err();
         assert_eq!(
             error,
-            "--collector.sysctl.include-info takes no names after a key: a.b:c,d"
+            "--collector.sysctl.include-info: value names are not supported: a.b:c,d"
         );
         assert_eq!(dedup_keys(vec![key("a.b"), key("c"), key("a.b")]).len(), 2);
     }
@@ -275,9 +276,12 @@ mod tests {
     #[test]
     fn parameter_not_matching_flag_is_dropped() {
         let error = numbers("a.b", "1\n2 x\n").unwrap_err();
-        assert_eq!(error, r#"test:2: not a number: "x""#);
+        assert_eq!(error, r#"test:2: invalid number "x""#);
         let error = numbers("a.b:c,d", "1 2 3\n").unwrap_err();
-        assert_eq!(error, "test:1: 3 numbers, but the flag names 2");
+        assert_eq!(
+            error,
+            "test:1: expected 2 values as named by the flag, found 3"
+        );
     }
 
     #[test]

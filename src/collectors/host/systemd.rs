@@ -116,7 +116,7 @@ pub(super) struct Systemd {
 
 impl Collector for Systemd {
     const NAME: &'static str = "systemd";
-    const ABOUT: &'static str = "units of systemd and their states";
+    const ABOUT: &'static str = "systemd units and their states";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = SystemdFlags;
@@ -138,13 +138,13 @@ impl Collector for Systemd {
 
     fn collect(&self, snapshot: &Snapshot) -> Result<Families> {
         self.daemon
-            .with_session(snapshot.deadline(), |talk| self.families(talk))
+            .with_session(snapshot.deadline(), |bus| self.families(bus))
     }
 }
 
 /// Metrics of all units, for the fuzz target `dbus`.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn of(daemon: Daemon, deadline: std::time::Instant) -> Result<Families> {
+pub(crate) fn collect_with(daemon: Daemon, deadline: std::time::Instant) -> Result<Families> {
     let pattern = |text: &str| {
         text.parse::<Pattern>()
             .map_err(|it| Error::api("fuzzing", it))
@@ -159,7 +159,7 @@ pub(crate) fn of(daemon: Daemon, deadline: std::time::Instant) -> Result<Familie
     };
     systemd
         .daemon
-        .with_session(deadline, |talk| systemd.families(talk))
+        .with_session(deadline, |bus| systemd.families(bus))
 }
 
 /// A unit as returned by `ListUnits`: name, description, load state, active state, sub state,
@@ -233,7 +233,7 @@ impl Systemd {
             ])?
             .into_iter();
         let mut next = || {
-            let none = Err(Error::api(Self::NAME, "no answer"));
+            let none = Err(Error::api(Self::NAME, "no response"));
             replies.next().unwrap_or(none)
         };
 
@@ -279,7 +279,10 @@ impl Systemd {
             .collect();
         units.sort_unstable_by_key(|unit| unit.name);
         if units.len() > MAX_UNITS {
-            let many = format_args!("left out all but {MAX_UNITS} of {} units", units.len());
+            let many = format_args!(
+                "too many units: exposing only {MAX_UNITS} of {}",
+                units.len()
+            );
             out.record_error(Error::api(Self::NAME, many));
             units.truncate(MAX_UNITS);
         }
@@ -296,9 +299,9 @@ impl Systemd {
             .iter()
             .map(|unit| (unit, self.properties_for(unit)))
             .collect();
-        let calls = properties.iter().flat_map(|(unit, questions)| {
-            questions.iter().map(|question| {
-                let (interface, property) = question.dbus_name();
+        let calls = properties.iter().flat_map(|(unit, properties)| {
+            properties.iter().map(|property| {
+                let (interface, property) = property.dbus_name();
                 MethodCall::property(unit.object, interface, property)
             })
         });
@@ -378,8 +381,8 @@ impl Systemd {
         }
         if let Some(kind) = kind {
             for state in STATES {
-                let is_in = state == unit.active_state;
-                out.add(&UNIT_STATE, [unit.name, state, &kind], is_in);
+                let is_current = state == unit.active_state;
+                out.add(&UNIT_STATE, [unit.name, state, &kind], is_current);
             }
         }
     }
@@ -402,10 +405,10 @@ fn version_number(version: &str) -> Option<Value> {
         .split(|c: char| !c.is_ascii_digit() && c != '.')
         .find_map(|word| {
             let mut parts = word.split('.').skip_while(|part| part.len() < 3);
-            let whole = parts.next()?;
+            let integer = parts.next()?;
             match parts.next() {
-                None | Some("") => whole.parse().ok(),
-                Some(fraction) => format!("{whole}.{fraction}").parse().ok(),
+                None | Some("") => integer.parse().ok(),
+                Some(fraction) => format!("{integer}.{fraction}").parse().ok(),
             }
         })
 }
@@ -420,8 +423,8 @@ mod tests {
     use crate::sources::fake_bus::{FakeBus, called_method};
 
     /// Fake systemd with some units, one of which disappears when a property is read.
-    fn answer(question: &Message) -> Option<Message> {
-        let header = question.header();
+    fn reply_to(call: &Message) -> Option<Message> {
+        let header = call.header();
         let units = || {
             let unit = |name, load, state| {
                 let object = ObjectPath::try_from(format!("{OBJECT}/unit/{}", escape(name)));
@@ -450,7 +453,7 @@ mod tests {
                 unit("x.slice", "loaded", "active"),
             ]
         };
-        let (path, interface, member) = called_method(question);
+        let (path, interface, member) = called_method(call);
         let reply = Message::method_return(&header);
         if member == "ListUnits" {
             return reply.build(&units()).ok();
@@ -460,9 +463,13 @@ mod tests {
             let error = Message::error(&header, name);
             return error.build(&"no such unit").ok();
         }
-        let body = question.body();
-        let (of, property): (&str, &str) = body.deserialize().unwrap();
-        let value = match (interface.as_str(), of.rsplit_once('.').unwrap().1, property) {
+        let body = call.body();
+        let (property_of, property): (&str, &str) = body.deserialize().unwrap();
+        let value = match (
+            interface.as_str(),
+            property_of.rsplit_once('.').unwrap().1,
+            property,
+        ) {
             (_, "Manager", "Version") => Variant::from("252.39-1~deb12u1"),
             (_, "Manager", "Virtualization") => Variant::from(""),
             (_, "Manager", "SystemState") => Variant::from("degraded"),
@@ -478,9 +485,9 @@ mod tests {
             (_, "Socket", "NRefused") => {
                 let name = "org.freedesktop.DBus.Error.UnknownProperty";
                 let error = Message::error(&header, name);
-                return error.build(&"systemd is too old for that").ok();
+                return error.build(&"unknown property").ok();
             }
-            other => panic!("nobody asks for {other:?}"),
+            other => panic!("unexpected property {other:?}"),
         };
         reply.build(&value).ok()
     }
@@ -511,19 +518,19 @@ mod tests {
         let deadline = std::time::Instant::now() + Duration::from_secs(20);
         systemd
             .daemon
-            .with_session(deadline, |talk| systemd.families(talk))
+            .with_session(deadline, |bus| systemd.families(bus))
             .unwrap()
     }
 
     #[test]
     fn tolerates_vanished_units_and_invalid_replies() {
-        let bus = FakeBus::start("units", answer);
+        let bus = FakeBus::start("units", reply_to);
         let out = collect(&systemd(&bus, false));
         let states = |name: &str| {
             let lines = out.lines();
-            let of = format!("node_systemd_unit_state{{name=\"{name}\"");
-            let of_it = lines.iter().filter(|line| line.starts_with(&of));
-            of_it.cloned().collect::<Vec<_>>()
+            let prefix = format!("node_systemd_unit_state{{name=\"{name}\"");
+            let unit_lines = lines.iter().filter(|line| line.starts_with(&prefix));
+            unit_lines.cloned().collect::<Vec<_>>()
         };
         assert_eq!(
             states("a.service"),
@@ -539,7 +546,7 @@ mod tests {
         assert_eq!(
             states("t.timer").len(),
             5,
-            "the pattern is for the whole name"
+            "the pattern must match the full name"
         );
         for left_out in ["gone.service", "absent.service", "x.mount", "x.slice"] {
             assert!(states(left_out).is_empty(), "{left_out}");
@@ -570,12 +577,12 @@ mod tests {
 
     #[test]
     fn uncounted_tasks_are_absent_and_start_time_is_zero_if_down() {
-        let bus = FakeBus::start("details", answer);
+        let bus = FakeBus::start("details", reply_to);
         let mut lines = collect(&systemd(&bus, true)).lines();
         lines.retain(|line| {
             ["restart", "tasks", "start_time", "mount"]
                 .iter()
-                .any(|what| line.contains(what))
+                .any(|part| line.contains(part))
         });
         lines.retain(|line| !line.contains("unit_state") || line.ends_with(" 1"));
         lines.sort_unstable();

@@ -27,7 +27,7 @@ pub(super) struct ThermalZone;
 
 impl Collector for ThermalZone {
     const NAME: &'static str = "thermal_zone";
-    const ABOUT: &'static str = "temperatures and what is done against them";
+    const ABOUT: &'static str = "temperatures and cooling devices";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

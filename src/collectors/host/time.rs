@@ -26,7 +26,7 @@ pub(super) struct Time;
 
 impl Collector for Time {
     const NAME: &'static str = "time";
-    const ABOUT: &'static str = "the machine's clock and its source";
+    const ABOUT: &'static str = "system time and clock source";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

@@ -60,7 +60,7 @@ pub(super) struct Timex;
 
 impl Collector for Timex {
     const NAME: &'static str = "timex";
-    const ABOUT: &'static str = "how the kernel keeps its clock right";
+    const ABOUT: &'static str = "clock synchronization (adjtimex)";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -74,9 +74,9 @@ impl Collector for Timex {
 }
 
 fn families(timex: &Adjtimex) -> Families {
-    let parts_of_second = f64::from(timex.units_per_second());
+    let units_per_second = f64::from(timex.units_per_second());
     let mut out = Families::default();
-    out.add(&OFFSET, [], ratio(timex.offset, parts_of_second));
+    out.add(&OFFSET, [], ratio(timex.offset, units_per_second));
     out.add(&FREQUENCY, [], 1.0 + ratio(timex.freq, PPM_16));
     out.add(&MAXERROR, [], ratio(timex.maxerror, MICROSECONDS));
     out.add(&ESTIMATED_ERROR, [], ratio(timex.esterror, MICROSECONDS));
@@ -84,7 +84,7 @@ fn families(timex: &Adjtimex) -> Families {
     out.add(&LOOP_TIME_CONSTANT, [], timex.constant);
     out.add(&TICK, [], ratio(timex.tick, MICROSECONDS));
     out.add(&PPS_FREQUENCY, [], ratio(timex.ppsfreq, PPM_16));
-    out.add(&PPS_JITTER, [], ratio(timex.jitter, parts_of_second));
+    out.add(&PPS_JITTER, [], ratio(timex.jitter, units_per_second));
     out.add(&PPS_SHIFT, [], i64::from(timex.shift));
     out.add(&PPS_STABILITY, [], ratio(timex.stabil, PPM_16));
     out.add(&PPS_JITTER_EXCEEDED, [], timex.jitcnt);

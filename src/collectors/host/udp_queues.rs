@@ -22,7 +22,7 @@ pub(super) struct UdpQueues;
 
 impl Collector for UdpQueues {
     const NAME: &'static str = "udp_queues";
-    const ABOUT: &'static str = "bytes waiting in UDP sockets";
+    const ABOUT: &'static str = "bytes queued in UDP sockets";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -62,7 +62,7 @@ fn sum_queues(text: &Text) -> Result<(u64, u64)> {
         // `sl local_address rem_address st tx_queue:rx_queue ...`
         let queues = line.split_ascii_whitespace().nth(4);
         let Some((tx, rx)) = queues.and_then(parse_queues) else {
-            return Err(text.error(number + 1, "no tx_queue:rx_queue in the fifth column"));
+            return Err(text.error(number + 1, "no tx_queue:rx_queue in column 5"));
         };
         sums = (sums.0.saturating_add(tx), sums.1.saturating_add(rx));
     }
@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn incomplete_sum_is_not_exposed() {
-        let said = "test:2: no tx_queue:rx_queue in the fifth column";
+        let error = "test:2: no tx_queue:rx_queue in column 5";
         for line in ["5: a b 0A\n", "5: a b 0A 1\n", "5: a b 0A 1:x\n"] {
-            assert_eq!(sums_of(line), Err(said.to_owned()));
+            assert_eq!(sums_of(line), Err(error.to_owned()));
         }
     }
 }

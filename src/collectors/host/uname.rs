@@ -21,7 +21,7 @@ pub(super) struct Uname;
 
 impl Collector for Uname {
     const NAME: &'static str = "uname";
-    const ABOUT: &'static str = "the kernel's name and version";
+    const ABOUT: &'static str = "kernel name and version";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

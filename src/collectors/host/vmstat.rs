@@ -40,7 +40,7 @@ pub(super) struct VmStat {
 
 impl Collector for VmStat {
     const NAME: &'static str = "vmstat";
-    const ABOUT: &'static str = "events of the memory management";
+    const ABOUT: &'static str = "virtual memory statistics";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = VmStatFlags;
 

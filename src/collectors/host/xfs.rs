@@ -170,7 +170,7 @@ pub(super) struct Xfs;
 
 impl Collector for Xfs {
     const NAME: &'static str = "xfs";
-    const ABOUT: &'static str = "what XFS file systems do";
+    const ABOUT: &'static str = "XFS filesystem statistics";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

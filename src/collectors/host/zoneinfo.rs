@@ -125,7 +125,7 @@ pub(super) struct ZoneInfo;
 
 impl Collector for ZoneInfo {
     const NAME: &'static str = "zoneinfo";
-    const ABOUT: &'static str = "memory by zone";
+    const ABOUT: &'static str = "memory zone statistics";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;

@@ -10,7 +10,7 @@ use super::{boards, panels};
 fn panels_neither_overlap_nor_repeat() {
     for (name, board) in boards() {
         let mut ids = BTreeSet::new();
-        let mut places = Vec::new();
+        let mut names = Vec::new();
         let top = board["panels"].as_array().unwrap();
         assert_no_overlap(&name, top);
         for panel in top {
@@ -25,14 +25,14 @@ fn panels_neither_overlap_nor_repeat() {
                 assert!(ids.insert(id), "{name}: {id} twice");
             }
         }
-        for place in panels(&name, &board) {
-            places.push(place.name);
+        for named_panel in panels(&name, &board) {
+            names.push(named_panel.name);
         }
-        let all = places.len();
-        places.sort();
-        places.dedup();
+        let all = names.len();
+        names.sort();
+        names.dedup();
         assert_eq!(
-            places.len(),
+            names.len(),
             all,
             "{name}: two panels of a row have one title"
         );
@@ -42,12 +42,12 @@ fn panels_neither_overlap_nor_repeat() {
 }
 
 fn assert_no_overlap(name: &str, panels: &[Value]) {
-    let mut taken = BTreeMap::new();
+    let mut occupied = BTreeMap::new();
     for panel in panels {
         let [x, y, w, h] = ["x", "y", "w", "h"].map(|it| panel["gridPos"][it].as_u64().unwrap());
         assert!(w > 0 && h > 0 && x + w <= 24, "{name}: {}", panel["title"]);
         for cell in (y..y + h).flat_map(|y| (x..x + w).map(move |x| (x, y))) {
-            if let Some(other) = taken.insert(cell, &panel["title"]) {
+            if let Some(other) = occupied.insert(cell, &panel["title"]) {
                 panic!("{name}: {} lies over {other}", panel["title"]);
             }
         }

@@ -7,7 +7,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 use strata_exporter::metric::MetricType;
 
-use super::{Place, RANGE, RATE_INTERVAL, boards, panels, root, text, without_variables};
+use super::{NamedPanel, RANGE, RATE_INTERVAL, boards, panels, root, text, without_variables};
 use crate::support::{
     promql::{MetricCatalog, PromqlQuery, has_label},
     rules::recorded_names,
@@ -34,19 +34,19 @@ const UNITS: &[&str] = &[
 ];
 
 /// `PromQL` functions that require a counter.
-const OF_COUNTERS: &[&str] = &["rate", "irate", "increase"];
+const COUNTER_FUNCTIONS: &[&str] = &["rate", "irate", "increase"];
 
 /// A violation of a rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     rule: &'static str,
-    place: String,
-    what: String,
+    location: String,
+    message: String,
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.rule, self.place, self.what)
+        write!(f, "{} {}: {}", self.rule, self.location, self.message)
     }
 }
 
@@ -54,10 +54,20 @@ impl fmt::Display for Finding {
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    fn unless(&mut self, is_so: bool, rule: &'static str, place: &str, what: impl Into<String>) {
-        if !is_so {
-            let (place, what) = (place.to_owned(), what.into());
-            self.0.push(Finding { rule, place, what });
+    fn unless(
+        &mut self,
+        holds: bool,
+        rule: &'static str,
+        location: &str,
+        message: impl Into<String>,
+    ) {
+        if !holds {
+            let (location, message) = (location.to_owned(), message.into());
+            self.0.push(Finding {
+                rule,
+                location,
+                message,
+            });
         }
     }
 }
@@ -70,25 +80,25 @@ fn exceptions() -> Vec<(String, glob::Pattern)> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines
         .map(|line| {
-            let (what, why) = line.split_once(" -- ").expect("an exception has a reason");
-            assert!(!why.trim().is_empty(), "{line}: why?");
-            let (rule, place) = what.split_once(' ').unwrap();
-            (rule.to_owned(), glob::Pattern::new(place.trim()).unwrap())
+            let (key, reason) = line.split_once(" -- ").expect("an exception has a reason");
+            assert!(!reason.trim().is_empty(), "{line}: no reason");
+            let (rule, pattern) = key.split_once(' ').unwrap();
+            (rule.to_owned(), glob::Pattern::new(pattern.trim()).unwrap())
         })
         .collect()
 }
 
 #[test]
 fn boards_pass_the_linter() {
-    let known = MetricCatalog::new(recorded_names());
+    let catalog = MetricCatalog::new(recorded_names());
     let mut findings = Findings::default();
     for (name, board) in boards() {
-        about_board(&mut findings, &name, &board);
-        about_variables(&mut findings, &name, &board);
-        for place in panels(&name, &board) {
-            about_panel(&mut findings, &place, &known);
-            for (at, target) in place.targets() {
-                about_target(&mut findings, &at, target, &known);
+        lint_board(&mut findings, &name, &board);
+        lint_variables(&mut findings, &name, &board);
+        for named_panel in panels(&name, &board) {
+            lint_panel(&mut findings, &named_panel, &catalog);
+            for (at, target) in named_panel.targets() {
+                lint_target(&mut findings, &at, target, &catalog);
             }
         }
     }
@@ -96,8 +106,8 @@ fn boards_pass_the_linter() {
     let mut met = BTreeSet::new();
     findings.0.retain(|finding| {
         let mut which = exceptions.iter();
-        let which =
-            which.position(|(rule, place)| rule == finding.rule && place.matches(&finding.place));
+        let which = which
+            .position(|(rule, pattern)| rule == finding.rule && pattern.matches(&finding.location));
         met.extend(which);
         which.is_none()
     });
@@ -106,13 +116,10 @@ fn boards_pass_the_linter() {
     let idle: Vec<_> = (0..exceptions.len())
         .filter(|it| !met.contains(it))
         .collect();
-    assert!(
-        idle.is_empty(),
-        "exceptions that nothing needs, from 0: {idle:?}"
-    );
+    assert!(idle.is_empty(), "unused exceptions, by index: {idle:?}");
 }
 
-fn about_board(findings: &mut Findings, name: &str, board: &Value) {
+fn lint_board(findings: &mut Findings, name: &str, board: &Value) {
     findings.unless(
         board["uid"] == format!("strata-{name}"),
         "uid",
@@ -154,7 +161,7 @@ fn about_board(findings: &mut Findings, name: &str, board: &Value) {
     );
 }
 
-fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
+fn lint_variables(findings: &mut Findings, name: &str, board: &Value) {
     let variables = board["templating"]["list"].as_array().unwrap();
     let first = &variables[0];
     let is_source = first["type"] == "datasource"
@@ -168,8 +175,8 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
         "no datasource \"Data Source\"",
     );
     for (variable, label) in [("job", "Job"), ("instance", "Instance")] {
-        let is_it = |it: &&Value| it["name"] == variable;
-        let Some(found) = variables.iter().find(is_it) else {
+        let has_name = |it: &&Value| it["name"] == variable;
+        let Some(found) = variables.iter().find(has_name) else {
             findings.unless(false, "template-target", name, format!("no ${variable}"));
             continue;
         };
@@ -185,7 +192,7 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
             format!("${variable}: not multi, All, .+"),
         );
     }
-    let known = MetricCatalog::new(BTreeSet::new());
+    let catalog = MetricCatalog::new(BTreeSet::new());
     let query = Regex::new(r"^label_values\((.+), (\w+)\)$").unwrap();
     for variable in variables.iter().filter(|it| it["type"] == "query") {
         let at = format!("{name} / ${}", text(&variable["name"]));
@@ -208,12 +215,12 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
         };
         match PromqlQuery::new(&parts[1]) {
             Err(error) => findings.unless(false, "template-promql", &at, error),
-            Ok((question, expr)) => {
-                let wrong = known.validate(&question);
-                findings.unless(wrong.is_empty(), "metric", &at, wrong.join(", "));
+            Ok((parsed, expr)) => {
+                let errors = catalog.validate(&parsed);
+                findings.unless(errors.is_empty(), "metric", &at, errors.join(", "));
                 let label = &parts[2];
                 findings.unless(
-                    has_label(&known.result_labels(&expr), label),
+                    has_label(&catalog.result_labels(&expr), label),
                     "label",
                     &at,
                     label,
@@ -230,14 +237,14 @@ fn about_variables(findings: &mut Findings, name: &str, board: &Value) {
                 !query.contains(&later),
                 "template-order",
                 name,
-                format!("{later} is asked before"),
+                format!("{later} is queried before"),
             );
         }
     }
 }
 
-fn about_panel(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog) {
-    let (at, panel) = (&place.name, place.panel);
+fn lint_panel(findings: &mut Findings, named_panel: &NamedPanel<'_>, catalog: &MetricCatalog) {
+    let (at, panel) = (&named_panel.name, named_panel.panel);
     let title = text(&panel["title"]);
     findings.unless(!title.is_empty(), "panel-title", at, "has none");
     let description = text(&panel["description"]);
@@ -282,42 +289,45 @@ fn about_panel(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog
         "letters repeat",
     );
     if panel["type"] == "table" {
-        about_columns(findings, place, known);
+        lint_columns(findings, named_panel, catalog);
     }
 }
 
 /// Table columns must be exactly the labels of the query's result.
-fn about_columns(findings: &mut Findings, place: &Place<'_>, known: &MetricCatalog) {
-    let transformations = place.panel["transformations"].as_array().unwrap();
+fn lint_columns(findings: &mut Findings, named_panel: &NamedPanel<'_>, catalog: &MetricCatalog) {
+    let transformations = named_panel.panel["transformations"].as_array().unwrap();
     let organize = &transformations.last().unwrap()["options"];
     let renamed = organize["renameByName"].as_object().unwrap();
-    let mut there = BTreeSet::new();
-    for (_, target) in place.targets() {
+    let mut available = BTreeSet::new();
+    for (_, target) in named_panel.targets() {
         let Ok((_, expr)) = PromqlQuery::new(&without_variables(text(&target["expr"]))) else {
             continue;
         };
-        there.extend(known.result_labels(&expr).unwrap_or_default());
+        available.extend(catalog.result_labels(&expr).unwrap_or_default());
     }
     let is_value = |it: &&String| it.starts_with("Value");
     let columns: BTreeSet<_> = renamed.keys().filter(|it| !is_value(it)).cloned().collect();
-    let same = columns == there;
+    let same = columns == available;
     findings.unless(
         same,
         "table-columns",
-        &place.name,
-        format!("{columns:?} and {there:?}"),
+        &named_panel.name,
+        format!("{columns:?} and {available:?}"),
     );
     // Two columns must not have the same title.
     let titles: BTreeSet<_> = renamed.values().map(text).collect();
     findings.unless(
         titles.len() == renamed.len(),
         "table-columns",
-        &place.name,
+        &named_panel.name,
         "titles repeat",
     );
-    let sorted = place.panel["options"]["sortBy"].as_array().unwrap().iter();
+    let sorted = named_panel.panel["options"]["sortBy"]
+        .as_array()
+        .unwrap()
+        .iter();
     let sorted = sorted.map(|it| text(&it["displayName"]));
-    let replaced = place.panel["fieldConfig"]["overrides"]
+    let replaced = named_panel.panel["fieldConfig"]["overrides"]
         .as_array()
         .unwrap()
         .iter();
@@ -326,23 +336,23 @@ fn about_columns(findings: &mut Findings, place: &Place<'_>, known: &MetricCatal
         findings.unless(
             titles.contains(column),
             "table-columns",
-            &place.name,
+            &named_panel.name,
             format!("no {column}"),
         );
     }
     let field = Regex::new(r#"__data\.fields\["([^"]+)"\]"#).unwrap();
-    let said = place.panel.to_string().replace("\\\"", "\"");
-    for linked in field.captures_iter(&said) {
+    let panel_json = named_panel.panel.to_string().replace("\\\"", "\"");
+    for linked in field.captures_iter(&panel_json) {
         findings.unless(
             titles.contains(&linked[1]),
             "table-columns",
-            &place.name,
+            &named_panel.name,
             format!("no {}", &linked[1]),
         );
     }
 }
 
-fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &MetricCatalog) {
+fn lint_target(findings: &mut Findings, at: &str, target: &Value, catalog: &MetricCatalog) {
     let source = &target["datasource"]["uid"];
     findings.unless(
         source == "${datasource}",
@@ -350,18 +360,18 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Metri
         at,
         "another's",
     );
-    let (question, expr) = match PromqlQuery::new(&without_variables(text(&target["expr"]))) {
+    let (query, expr) = match PromqlQuery::new(&without_variables(text(&target["expr"]))) {
         Ok(both) => both,
         Err(error) => return findings.unless(false, "target-promql", at, error),
     };
-    let wrong = known.validate(&question);
-    findings.unless(wrong.is_empty(), "metric", at, wrong.join(", "));
-    for used in &question.uses {
+    let errors = catalog.validate(&query);
+    findings.unless(errors.is_empty(), "metric", at, errors.join(", "));
+    for used in &query.uses {
         for (label, value) in [("job", "$job"), ("instance", "$instance")] {
-            let is_it = |it: &promql_parser::label::Matcher| {
+            let has_name = |it: &promql_parser::label::Matcher| {
                 it.name == label && it.value == value && it.op.to_string() == "=~"
             };
-            let is_there = used.matchers.iter().any(is_it);
+            let is_there = used.matchers.iter().any(has_name);
             findings.unless(
                 is_there,
                 "target-job-instance",
@@ -375,8 +385,10 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Metri
             let is_right = range == RATE_INTERVAL || for_all && range == RANGE;
             findings.unless(is_right, "target-rate-interval", at, format!("{range:?}"));
         }
-        let descriptions = known.descriptions(&used.metric);
-        let is_counted = used.function.is_some_and(|it| OF_COUNTERS.contains(&it));
+        let descriptions = catalog.descriptions(&used.metric);
+        let is_counted = used
+            .function
+            .is_some_and(|it| COUNTER_FUNCTIONS.contains(&it));
         let counts = descriptions.iter().all(|it| it.kind == MetricType::Counter);
         if counts && !descriptions.is_empty() {
             findings.unless(
@@ -394,7 +406,7 @@ fn about_target(findings: &mut Findings, at: &str, target: &Value, known: &Metri
             format!("rate of {}", used.metric),
         );
     }
-    let labels = known.result_labels(&expr);
+    let labels = catalog.result_labels(&expr);
     let named = Regex::new(r"\{\{(\w+)\}\}").unwrap();
     for label in named.captures_iter(text(&target["legendFormat"])) {
         findings.unless(

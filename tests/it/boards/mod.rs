@@ -3,7 +3,7 @@
 
 mod grid;
 mod linter;
-mod questions;
+mod queries;
 mod types;
 
 use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
@@ -56,12 +56,12 @@ fn without_variables(expr: &str) -> String {
 }
 
 /// A panel and its location.
-struct Place<'a> {
+struct NamedPanel<'a> {
     name: String,
     panel: &'a Value,
 }
 
-impl Place<'_> {
+impl NamedPanel<'_> {
     fn targets(&self) -> impl Iterator<Item = (String, &Value)> {
         let targets = self.panel["targets"].as_array().unwrap().iter();
         targets.map(|it| (format!("{} / {}", self.name, text(&it["refId"])), it))
@@ -69,8 +69,8 @@ impl Place<'_> {
 }
 
 /// All panels including those in collapsed rows, but not the rows themselves.
-fn panels<'a>(board: &str, model: &'a Value) -> Vec<Place<'a>> {
-    let mut places = Vec::new();
+fn panels<'a>(board: &str, model: &'a Value) -> Vec<NamedPanel<'a>> {
+    let mut named = Vec::new();
     let mut row = "";
     for panel in model["panels"].as_array().unwrap() {
         let is_row = panel["type"] == "row";
@@ -84,10 +84,10 @@ fn panels<'a>(board: &str, model: &'a Value) -> Vec<Place<'a>> {
         };
         for panel in inner {
             let name = format!("{board} / {row} / {}", text(&panel["title"]));
-            places.push(Place { name, panel });
+            named.push(NamedPanel { name, panel });
         }
     }
-    places
+    named
 }
 
 fn text(value: &Value) -> &str {
@@ -99,11 +99,11 @@ fn committed_boards_match_the_generator() {
     if !Path::new(PYTHON).exists() {
         return skip(PYTHON);
     }
-    let said = Command::new(PYTHON)
+    let output = Command::new(PYTHON)
         .arg(root().join("dashboards/make.py"))
         .arg("--check")
         .output()
         .unwrap();
-    let why = String::from_utf8_lossy(&said.stderr);
-    assert!(said.status.success(), "{why}run dashboards/make.py");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}run dashboards/make.py");
 }

@@ -18,17 +18,17 @@ fn boards_match_grafana_types() {
     let schema = match schema() {
         Ok(schema) => schema,
         // npm cannot download the packages without a network.
-        Err(why) => return skip(&format!("npm's packages: {why}")),
+        Err(reason) => return skip(&format!("npm's packages: {reason}")),
     };
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     let boards = boards();
     for (name, board) in &boards {
         for error in validator.iter_errors(board) {
-            wrong.push(format!("{name}: {}", deepest(&error)));
+            errors.push(format!("{name}: {}", deepest(&error)));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(errors.is_empty(), "{}", errors.join("\n"));
     // The schema does reject an unknown option.
     let mut other = boards["host"].clone();
     other["panels"][1]["options"]["colourMode"] = json!("value");
@@ -51,47 +51,47 @@ fn deepest(error: &ValidationError<'_>) -> String {
     let depth = |it: &&ValidationError<'_>| it.instance_path().as_str().matches('/').count();
     let most = found.iter().map(depth).max();
     found.retain(|it| Some(depth(it)) == most);
-    let said: BTreeSet<_> = found
+    let output: BTreeSet<_> = found
         .iter()
         .map(|it| format!("{}: {it}", it.instance_path()))
         .collect();
-    said.into_iter().collect::<Vec<_>>().join("\n")
+    output.into_iter().collect::<Vec<_>>().join("\n")
 }
 
 /// The JSON schema of `tests/it/boards/schema/board.ts`, built once, or the reason why npm cannot
 /// install its generator.
 fn schema() -> Result<Value, String> {
     let from = root().join("tests/it/boards/schema");
-    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("board_schema");
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("board_schema");
     let sources = ["package.json", "package-lock.json", "board.ts"];
     let texts = sources.map(|name| fs::read_to_string(from.join(name)).unwrap());
-    let (stamp, made) = (place.join("stamp"), place.join("schema.json"));
-    let whole = texts.concat();
-    if fs::read_to_string(&stamp).ok().as_ref() != Some(&whole) {
-        let _absent = fs::remove_dir_all(&place);
-        fs::create_dir_all(&place).unwrap();
+    let (stamp, schema_file) = (dir.join("stamp"), dir.join("schema.json"));
+    let content = texts.concat();
+    if fs::read_to_string(&stamp).ok().as_ref() != Some(&content) {
+        let _absent = fs::remove_dir_all(&dir);
+        fs::create_dir_all(&dir).unwrap();
         for (name, text) in sources.iter().zip(&texts) {
-            fs::write(place.join(name), text).unwrap();
+            fs::write(dir.join(name), text).unwrap();
         }
-        run(&place, "npm ci --ignore-scripts --no-audit --no-fund")?;
+        run(&dir, "npm ci --ignore-scripts --no-audit --no-fund")?;
         run(
-            &place,
+            &dir,
             "node node_modules/ts-json-schema-generator/bin/ts-json-schema-generator.js \
              --path board.ts --type Board --expose none --no-type-check --out schema.json",
         )
         .unwrap();
-        fs::write(stamp, whole).unwrap();
+        fs::write(stamp, content).unwrap();
     }
-    Ok(serde_json::from_str(&fs::read_to_string(made).unwrap()).unwrap())
+    Ok(serde_json::from_str(&fs::read_to_string(schema_file).unwrap()).unwrap())
 }
 
 fn run(dir: &Path, line: &str) -> Result<(), String> {
-    let mut words = line.split_whitespace();
-    let mut command = Command::new(words.next().unwrap());
-    let said = command.args(words).current_dir(dir).output().unwrap();
-    if said.status.success() {
+    let mut args = line.split_whitespace();
+    let mut command = Command::new(args.next().unwrap());
+    let output = command.args(args).current_dir(dir).output().unwrap();
+    if output.status.success() {
         return Ok(());
     }
-    let why = String::from_utf8_lossy(&said.stderr);
-    Err(format!("{line}: {why}"))
+    let reason = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{line}: {reason}"))
 }

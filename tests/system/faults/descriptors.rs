@@ -3,7 +3,7 @@
 
 use std::{net::TcpStream, thread, time::Duration};
 
-use super::exporter::{Exporter, Fault, flags, made, started_by};
+use super::exporter::{Exporter, Fault, flags, subdir, wrapped_command};
 use crate::support::{
     is_installed,
     server_process::{TempDir, wait_until},
@@ -23,7 +23,7 @@ fn descriptor_exhaustion_is_survived() {
         return;
     };
     let scratch = TempDir::new("fault-descriptors");
-    let texts = made(&scratch.0, "texts");
+    let texts = subdir(&scratch.0, "texts");
     std::fs::write(texts.join("good.prom"), "good 1\n").unwrap();
     let directory = format!("--collector.textfile.directory={}", texts.display());
     let flags = flags(
@@ -31,13 +31,13 @@ fn descriptor_exhaustion_is_survived() {
         &[directory, SyntheticCgroups::exclude_others_flag(&[&groups])],
     );
     let exporter = Exporter::start(
-        started_by(&["prlimit", "--nofile=64:64"]),
+        wrapped_command(&["prlimit", "--nofile=64:64"]),
         &flags,
         &scratch.0,
     );
-    let exporter = exporter.looking_at(groups.path_prefix(), groups.is_own_series());
-    let well = exporter.well("all groups", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.count_exposed(page) == NUMBER
+    let exporter = exporter.restrict_to(groups.path_prefix(), groups.is_own_series());
+    let baseline = exporter.wait_until_stable("all groups", |metrics| {
+        metrics.value("good", &[]) == Some(1.0) && groups.count_exposed(metrics) == NUMBER
     });
 
     let address = exporter.program.address;
@@ -47,22 +47,22 @@ fn descriptor_exhaustion_is_survived() {
             .collect::<Vec<_>>()
     };
     let connections = connect();
-    let page = exporter.suffers(
-        &well,
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "no file descriptors",
-            stays: "everything; the longest idle connection is closed for another",
+            remaining: "everything; the longest idle connection is closed for another",
             fds: 16,
             log_lines: 1,
             ..Fault::default()
         },
     );
-    assert_eq!(page.value("process_max_fds", &[]), Some(64.0));
+    assert_eq!(metrics.value("process_max_fds", &[]), Some(64.0));
     drop(connections);
-    wait_until("nobody", || {
+    wait_until("no connections", || {
         thread::sleep(Duration::from_millis(10));
-        let page = exporter.scrape();
-        (page.value("strata_http_connections", &[]) == Some(1.0)).then_some(())
+        let metrics = exporter.scrape();
+        (metrics.value("strata_http_connections", &[]) == Some(1.0)).then_some(())
     });
-    exporter.recovers(&well);
+    exporter.assert_recovers(&baseline);
 }

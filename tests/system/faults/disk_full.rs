@@ -1,6 +1,6 @@
 //! A full disk that holds the exporter's state, text files and log.
 
-use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
+use super::exporter::{BIND_OWN_MOUNTS, Exporter, Fault, flags, subdir, with_mounts};
 use crate::support::{can_mount, server_process::TempDir};
 
 /// A separate file system with a text file.
@@ -20,7 +20,7 @@ fn full_disk_costs_nothing() {
         return;
     }
     let scratch = TempDir::new("fault-disk");
-    made(&scratch.0, "disk");
+    subdir(&scratch.0, "disk");
     let dir = scratch.0.display();
     let flags = flags(
         &["census_timezone", "filesystem", "textfile"],
@@ -31,13 +31,13 @@ fn full_disk_costs_nothing() {
         ],
     );
     let exporter = Exporter::start(
-        with_mounts(&scratch.0, &format!("{AS_FIRST}{DISK}"), &[]),
+        with_mounts(&scratch.0, &format!("{BIND_OWN_MOUNTS}{DISK}"), &[]),
         &flags,
         &scratch.0,
     );
     let free = "node_filesystem_avail_bytes";
-    let well = exporter.well("a disk", |page| {
-        page.value("good", &[]) == Some(1.0) && page.value(free, &[]) > Some(0.0)
+    let baseline = exporter.wait_until_stable("a disk", |metrics| {
+        metrics.value("good", &[]) == Some(1.0) && metrics.value(free, &[]) > Some(0.0)
     });
     let id = || {
         let census = exporter.program.get("/api/v1/census", "").unwrap();
@@ -46,29 +46,29 @@ fn full_disk_costs_nothing() {
     };
     let before = id();
 
-    exporter.run_beside(&scratch.0, FILL);
-    let page = exporter.suffers(
-        &well,
+    exporter.run_in_namespace(&scratch.0, FILL);
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "the disk is full",
-            stays: "everything",
+            remaining: "everything",
             ..Fault::default()
         },
     );
-    assert_eq!(page.value(free, &[]), Some(0.0));
-    assert_eq!(page.value("late", &[]), None);
+    assert_eq!(metrics.value(free, &[]), Some(0.0));
+    assert_eq!(metrics.value("late", &[]), None);
     assert_eq!(id(), before);
 
     // A second exporter, started while the disk is full.
-    let script = format!("{AS_FIRST}{DISK}\n{FULL}");
+    let script = format!("{BIND_OWN_MOUNTS}{DISK}\n{FULL}");
     let other = Exporter::start(with_mounts(&scratch.0, &script, &[]), &flags, &scratch.0);
-    let page = other.scrape();
-    assert_eq!(page.value("good", &[]), Some(1.0));
-    assert_eq!(page.value(free, &[]), Some(0.0));
+    let metrics = other.scrape();
+    assert_eq!(metrics.value("good", &[]), Some(1.0));
+    assert_eq!(metrics.value(free, &[]), Some(0.0));
     assert!(other.program.get("/api/v1/census", "").is_ok());
     assert!(other.program.log().is_empty());
 
-    exporter.run_beside(&scratch.0, "rm \"$0/disk/much\"");
-    exporter.recovers(&well);
+    exporter.run_in_namespace(&scratch.0, "rm \"$0/disk/much\"");
+    exporter.assert_recovers(&baseline);
     assert!(exporter.scrape().value(free, &[]) > Some(0.0));
 }

@@ -3,7 +3,7 @@
 
 use rustix::process::Signal;
 
-use super::exporter::{Exporter, Fault, SANDBOXED, flags, started_by};
+use super::exporter::{Exporter, Fault, SANDBOXED, flags, wrapped_command};
 use crate::support::{
     engines::Engine,
     server_process::{TempDir, wait_until},
@@ -33,74 +33,74 @@ fn docker_daemon_faults_are_isolated() {
         let name = name.clone();
         move |labels: &Labels| labels.get("name") == Some(&name)
     };
-    let exporter =
-        Exporter::start(started_by(&[]), &flags, &scratch.0).looking_at(name.clone(), is_ours);
-    let up = |page: &Scrape| page.value("strata_engine_up", &[]);
-    let web = |page: &Scrape| page.value(USAGE, &[("name", &name)]);
+    let exporter = Exporter::start(wrapped_command(&[]), &flags, &scratch.0)
+        .restrict_to(name.clone(), is_ours);
+    let up = |metrics: &Scrape| metrics.value("strata_engine_up", &[]);
+    let web = |metrics: &Scrape| metrics.value(USAGE, &[("name", &name)]);
 
-    let well = exporter.well("no engine", |page| up(page) == Some(0.0));
-    let page = exporter.suffers(
-        &well,
+    let baseline = exporter.wait_until_stable("no engine", |metrics| up(metrics) == Some(0.0));
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "dockerd starts late",
-            stays: "everything; containers without names, `strata_engine_up` is 0",
+            remaining: "everything; containers without names, `strata_engine_up` is 0",
             fds: 1,
             log_lines: 2,
             ..Fault::default()
         },
     );
-    assert_eq!((up(&page), web(&page)), (Some(0.0), None));
+    assert_eq!((up(&metrics), web(&metrics)), (Some(0.0), None));
 
     let mut docker = Engine::start_docker_in(later);
     let quickly = ["--restart=always", "--stop-timeout=1"];
     let id = docker.start_container(&name, &quickly, &["sleep", "100000"]);
-    let exporter = exporter.counting(id);
-    let is_up = |page: &Scrape| up(page) == Some(1.0) && web(page).is_some();
-    let well = exporter.well("a container", is_up);
+    let exporter = exporter.count_path(id);
+    let is_up = |metrics: &Scrape| up(metrics) == Some(1.0) && web(metrics).is_some();
+    let baseline = exporter.wait_until_stable("a container", is_up);
 
     docker.signal(Signal::STOP);
-    let page = exporter.suffers(
-        &well,
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "dockerd hangs",
-            stays: "everything, under the last known names",
+            remaining: "everything, under the last known names",
             log_lines: 2,
             ..Fault::default()
         },
     );
-    assert!(web(&page).is_some());
+    assert!(web(&metrics).is_some());
     docker.signal(Signal::CONT);
-    exporter.recovers(&well);
+    exporter.assert_recovers(&baseline);
 
     docker.stop_with(Signal::KILL);
-    wait_until("that it is gone", || {
+    wait_until("a disconnected engine", || {
         (up(&exporter.scrape()) == Some(0.0)).then_some(())
     });
-    let page = exporter.suffers(
-        &well,
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "dockerd is killed",
-            stays: "everything, under the last known names; `strata_engine_up` is 0",
+            remaining: "everything, under the last known names; `strata_engine_up` is 0",
             log_lines: 2,
             ..Fault::default()
         },
     );
-    assert!(web(&page).is_some());
+    assert!(web(&metrics).is_some());
     docker.restart();
     wait_until("the container again", || {
         is_up(&exporter.scrape()).then_some(())
     });
-    exporter.recovers(&well);
+    exporter.assert_recovers(&baseline);
 
     // The containers stop with the daemon and are started again.
-    let of_running =
+    let is_live_series =
         |name: &str, labels: &Labels| labels.contains_key("id") && !name.starts_with("container_l");
-    exporter.suffers_while(
-        &well,
+    exporter.assert_fault_while(
+        &baseline,
         &Fault {
             name: "dockerd is restarted",
-            stays: "everything but what containers use, for as long as they do not run",
-            costs: &of_running,
+            remaining: "everything but what containers use, for as long as they do not run",
+            may_lose: &is_live_series,
             log_lines: 4,
             ..Fault::default()
         },
@@ -109,5 +109,5 @@ fn docker_daemon_faults_are_isolated() {
             docker.restart();
         },
     );
-    exporter.recovers(&well);
+    exporter.assert_recovers(&baseline);
 }

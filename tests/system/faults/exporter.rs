@@ -38,13 +38,13 @@ type Series = (String, Labels);
 pub struct Exporter {
     pub program: ServerProcess,
     /// Selects the test's own cgroups and the like; others come and go.
-    ours: Box<dyn Fn(&Labels) -> bool + Sync>,
+    is_own: Box<dyn Fn(&Labels) -> bool + Sync>,
     /// Parts of their paths.
-    words: Vec<String>,
+    path_parts: Vec<String>,
 }
 
 /// Series and resources before the fault.
-pub struct Well {
+pub struct Baseline {
     pub series: BTreeSet<Series>,
     resources: Resources,
 }
@@ -53,11 +53,11 @@ pub struct Well {
 pub struct Fault<'a> {
     pub name: &'a str,
     /// What remains in the exposition, in the words of the docs' table.
-    pub stays: &'a str,
+    pub remaining: &'a str,
     /// Series that may be lost.
-    pub costs: &'a (dyn Fn(&str, &Labels) -> bool + Sync),
+    pub may_lose: &'a (dyn Fn(&str, &Labels) -> bool + Sync),
     /// Collectors that may fail.
-    pub fails: &'a [&'a str],
+    pub may_fail: &'a [&'a str],
     /// Permitted additional threads and descriptors.
     pub threads: usize,
     pub fds: usize,
@@ -73,9 +73,9 @@ impl Default for Fault<'_> {
     fn default() -> Self {
         Self {
             name: "",
-            stays: "everything",
-            costs: &|_, _| false,
-            fails: &[],
+            remaining: "everything",
+            may_lose: &|_, _| false,
+            may_fail: &[],
             threads: 0,
             fds: 0,
             log_lines: 0,
@@ -95,7 +95,7 @@ pub fn flags(collectors: &[&str], others: &[String]) -> Vec<String> {
 }
 
 /// Makes the exporter, which reads the mounts of process 1, read its own mounts instead.
-pub const AS_FIRST: &str = "mount --bind /proc/$$ /proc/1\n";
+pub const BIND_OWN_MOUNTS: &str = "mount --bind /proc/$$ /proc/1\n";
 
 /// The exporter's program in its own mount namespace, which a script sets up in a directory.
 pub fn with_mounts(dir: &Path, script: &str, prefix: &[&str]) -> Command {
@@ -107,10 +107,10 @@ pub fn with_mounts(dir: &Path, script: &str, prefix: &[&str]) -> Command {
 }
 
 /// The exporter's program, started by another program.
-pub fn started_by(prefix: &[&str]) -> Command {
-    let mut words = prefix.iter().copied().chain([PROGRAM]);
-    let mut command = Command::new(words.next().unwrap());
-    command.args(words);
+pub fn wrapped_command(prefix: &[&str]) -> Command {
+    let mut parts = prefix.iter().copied().chain([PROGRAM]);
+    let mut command = Command::new(parts.next().unwrap());
+    command.args(parts);
     command
 }
 
@@ -120,24 +120,24 @@ impl Exporter {
         let program = ServerProcess::start_and_wait_for_path(command, dir, "/-/healthy");
         Self {
             program,
-            ours: Box::new(|labels| !labels.contains_key("id")),
-            words: Vec::new(),
+            is_own: Box::new(|labels| !labels.contains_key("id")),
+            path_parts: Vec::new(),
         }
     }
 
     /// Restricts the compared cgroups to these.
-    pub fn looking_at(
+    pub fn restrict_to(
         mut self,
-        word: String,
+        path_part: String,
         is: impl Fn(&Labels) -> bool + Sync + 'static,
     ) -> Self {
-        self.words.push(word);
-        self.ours = Box::new(move |labels| !labels.contains_key("id") || is(labels));
+        self.path_parts.push(path_part);
+        self.is_own = Box::new(move |labels| !labels.contains_key("id") || is(labels));
         self
     }
 
     /// A script that runs in the exporter's mount namespace.
-    pub fn beside(&self, dir: &Path, script: &str) -> Command {
+    pub fn namespace_command(&self, dir: &Path, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         let pid = self.program.pid().to_string();
         command.args(["--target", &pid, "--mount", "sh", "-ec", script]);
@@ -146,10 +146,10 @@ impl Exporter {
     }
 
     /// Runs such a script, which must succeed.
-    pub fn run_beside(&self, dir: &Path, script: &str) {
-        let ran = self.beside(dir, script).output().unwrap();
-        let said = String::from_utf8_lossy(&ran.stderr);
-        assert!(ran.status.success(), "{script}: {said}");
+    pub fn run_in_namespace(&self, dir: &Path, script: &str) {
+        let output = self.namespace_command(dir, script).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{script}: {stderr}");
     }
 
     pub fn scrape(&self) -> Scrape {
@@ -159,15 +159,15 @@ impl Exporter {
     fn timed(&self) -> (Scrape, Duration) {
         let started = Instant::now();
         let text = self.program.metrics_text();
-        let took = started.elapsed();
-        assert!(took < MAX_SCRAPE_DURATION, "a scrape took {took:?}");
-        (Scrape::parse(&text), took)
+        let duration = started.elapsed();
+        assert!(duration < MAX_SCRAPE_DURATION, "a scrape took {duration:?}");
+        (Scrape::parse(&text), duration)
     }
 
-    /// Series of a page that are constant without a fault.
-    fn series(&self, page: &Scrape) -> BTreeSet<Series> {
+    /// Series of a scrape that are constant without a fault.
+    fn series(&self, metrics: &Scrape) -> BTreeSet<Series> {
         let mut all = BTreeSet::new();
-        for (name, series) in &page.series {
+        for (name, series) in &metrics.series {
             // Labels of these change all the time.
             let changing = [
                 "node_processes_state",
@@ -177,72 +177,72 @@ impl Exporter {
             if changing.contains(&name.as_str()) {
                 continue;
             }
-            let ours = series.keys().filter(|labels| (self.ours)(labels));
-            all.extend(ours.map(|labels| (name.clone(), labels.clone())));
+            let own = series.keys().filter(|labels| (self.is_own)(labels));
+            all.extend(own.map(|labels| (name.clone(), labels.clone())));
         }
         all
     }
 
     /// Waits until all series are exposed and stable.
-    pub fn well(&self, what: &str, is_all: impl Fn(&Scrape) -> bool) -> Well {
-        let began = Instant::now();
+    pub fn wait_until_stable(&self, what: &str, is_complete: impl Fn(&Scrape) -> bool) -> Baseline {
+        let started = Instant::now();
         let series = loop {
-            let page = self.scrape();
-            let series = self.series(&page);
-            let fails = failing(&page);
+            let metrics = self.scrape();
+            let series = self.series(&metrics);
+            let fails = failing(&metrics);
             let lasts = (0..3).all(|_| self.series(&self.scrape()) == series);
-            if is_all(&page) && fails.is_empty() && lasts {
+            if is_complete(&metrics) && fails.is_empty() && lasts {
                 break series;
             }
             let log = self.program.log();
             assert!(
-                began.elapsed() < WAIT_TIMEOUT,
-                "never: {what}: {fails:?} {log}"
+                started.elapsed() < WAIT_TIMEOUT,
+                "timed out: {what}: {fails:?} {log}"
             );
             thread::sleep(Duration::from_millis(100));
         };
         let resources = self.resources();
-        Well { series, resources }
+        Baseline { series, resources }
     }
 
     /// Waits until all series are back.
-    pub fn recovers(&self, well: &Well) {
+    pub fn assert_recovers(&self, baseline: &Baseline) {
         let mut missing = Vec::new();
         let started = Instant::now();
         while started.elapsed() < WAIT_TIMEOUT {
-            let page = self.scrape();
-            let there = self.series(&page);
-            missing = well.series.difference(&there).cloned().collect();
-            if missing.is_empty() && failing(&page).is_empty() {
+            let metrics = self.scrape();
+            let exposed = self.series(&metrics);
+            missing = baseline.series.difference(&exposed).cloned().collect();
+            if missing.is_empty() && failing(&metrics).is_empty() {
                 return;
             }
             thread::sleep(Duration::from_millis(100));
         }
-        panic!("never back: {missing:#?}\n{}", self.program.log());
+        panic!("not recovered: {missing:#?}\n{}", self.program.log());
     }
 
     fn resources(&self) -> Resources {
-        Resources::when_idle(self.program.pid(), &self.words)
+        Resources::when_idle(self.program.pid(), &self.path_parts)
     }
 
     /// Also counts the descriptors of cgroups with this word in their path.
-    pub fn counting(mut self, word: String) -> Self {
-        self.words.push(word);
+    pub fn count_path(mut self, path_part: String) -> Self {
+        self.path_parts.push(path_part);
         self
     }
 
     /// Scrapes the exporter during the fault and compares the effects with the docs. Returns the
-    /// last page for further checks.
-    pub fn suffers(&self, well: &Well, fault: &Fault<'_>) -> Scrape {
-        self.suffers_while(well, fault, || ())
+    /// last scrape for further checks.
+    pub fn assert_fault(&self, baseline: &Baseline, fault: &Fault<'_>) -> Scrape {
+        self.assert_fault_while(baseline, fault, || ())
     }
 
-    /// Like `suffers`, with an action that starts after the tenth scrape.
-    pub fn suffers_while(
+    /// Like `assert_fault`, with an action that starts after the tenth scrape.
+    pub fn assert_fault_while(
         &self,
-        well: &Well,
+        before_fault: &Baseline,
         fault: &Fault<'_>,
-        goes_on: impl FnOnce() + Send,
+        action: impl FnOnce() + Send,
     ) -> Scrape {
         let lines = if fault.from_start {
             START
@@ -251,10 +251,10 @@ impl Exporter {
         };
         let mut longest = Duration::ZERO;
         let mut scraped = || {
-            let (page, took) = self.timed();
-            longest = longest.max(took);
-            self.assert_kept(well, fault, &page);
-            (page, took)
+            let (metrics, duration) = self.timed();
+            longest = longest.max(duration);
+            self.assert_remaining(before_fault, fault, &metrics);
+            (metrics, duration)
         };
         let (_, first) = scraped();
         for _ in 1..9 {
@@ -264,10 +264,10 @@ impl Exporter {
         let after_ten = self.resources();
         let mut last = Scrape::default();
         thread::scope(|scope| {
-            let goes_on = scope.spawn(goes_on);
-            let mut left = fault.scrapes - 10;
-            while left > 0 || !goes_on.is_finished() {
-                left = left.saturating_sub(1);
+            let action = scope.spawn(action);
+            let mut remaining_scrapes = fault.scrapes - 10;
+            while remaining_scrapes > 0 || !action.is_finished() {
+                remaining_scrapes = remaining_scrapes.saturating_sub(1);
                 last = scraped().0;
             }
         });
@@ -275,26 +275,26 @@ impl Exporter {
             first,
             tenth,
             longest,
-            baseline: well.resources,
+            baseline: before_fault.resources,
             after_ten,
             after_all: self.resources(),
             log_lines: self.program.log().lines().count() - lines,
         };
         println!("{}: {cost:#?}", fault.name);
         self.assert_flat(fault, &cost);
-        cost.assert_matches_docs(fault.name, fault.stays, fault.threads, fault.fds);
+        cost.assert_matches_docs(fault.name, fault.remaining, fault.threads, fault.fds);
         last
     }
 
-    fn assert_kept(&self, well: &Well, fault: &Fault<'_>, page: &Scrape) {
-        let there = self.series(page);
-        let kept = well.series.iter();
-        let mut kept = kept.filter(|(name, labels)| !(fault.costs)(name, labels));
-        let lost = kept.find(|series| !there.contains(*series));
-        assert!(lost.is_none(), "{} costs {lost:?}", fault.name);
-        let failing = failing(page);
+    fn assert_remaining(&self, baseline: &Baseline, fault: &Fault<'_>, metrics: &Scrape) {
+        let exposed = self.series(metrics);
+        let required = baseline.series.iter();
+        let mut required = required.filter(|(name, labels)| !(fault.may_lose)(name, labels));
+        let missing = required.find(|series| !exposed.contains(*series));
+        assert!(missing.is_none(), "{} costs {missing:?}", fault.name);
+        let failing = failing(metrics);
         let mut unexpected = failing.keys();
-        let unexpected = unexpected.find(|it| !fault.fails.contains(&it.as_str()));
+        let unexpected = unexpected.find(|it| !fault.may_fail.contains(&it.as_str()));
         assert!(
             unexpected.is_none(),
             "{} makes {failing:?} fail: {}",
@@ -303,7 +303,7 @@ impl Exporter {
         );
         for other in OTHERS {
             let labels = [("collector", other)];
-            let success = page.value("node_scrape_collector_success", &labels);
+            let success = metrics.value("node_scrape_collector_success", &labels);
             assert_eq!(success, Some(1.0), "{other}");
         }
     }
@@ -320,12 +320,12 @@ impl Exporter {
 }
 
 /// Collectors that failed, with their outcome.
-pub fn failing(page: &Scrape) -> BTreeMap<String, String> {
-    let success = page.series_named("node_scrape_collector_success");
+pub fn failing(metrics: &Scrape) -> BTreeMap<String, String> {
+    let success = metrics.series_named("node_scrape_collector_success");
     let failed = success.filter(|(_, value)| *value < 1.0);
     let failed = failed.map(|(labels, _)| labels["collector"].clone());
     let outcome = |collector: &String| {
-        let mut outcomes = page.series_named("strata_collector_outcome");
+        let mut outcomes = metrics.series_named("strata_collector_outcome");
         let found = outcomes.find(|(labels, _)| labels["collector"] == *collector);
         found.map_or_else(String::new, |(labels, _)| labels["outcome"].clone())
     };
@@ -333,7 +333,7 @@ pub fn failing(page: &Scrape) -> BTreeMap<String, String> {
 }
 
 /// Creates a directory below the test's.
-pub fn made(dir: &Path, name: &str) -> PathBuf {
+pub fn subdir(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
     std::fs::create_dir_all(&path).unwrap();
     path

@@ -4,42 +4,43 @@ use std::fs;
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::exporter::{Exporter, Fault, flags, made, started_by};
+use super::exporter::{Exporter, Fault, flags, subdir, wrapped_command};
 use crate::support::server_process::TempDir;
 
 #[test]
 fn fifo_among_text_files_costs_only_itself() {
     let scratch = TempDir::new("fault-fifo");
-    let texts = made(&scratch.0, "texts");
+    let texts = subdir(&scratch.0, "texts");
     fs::write(texts.join("good.prom"), "good 1\n").unwrap();
     let directory = format!("--collector.textfile.directory={}", texts.display());
     let exporter = Exporter::start(
-        started_by(&[]),
+        wrapped_command(&[]),
         &flags(&["textfile"], &[directory]),
         &scratch.0,
     );
-    let well = exporter.well("a text", |page| page.value("good", &[]) == Some(1.0));
+    let baseline =
+        exporter.wait_until_stable("a text", |metrics| metrics.value("good", &[]) == Some(1.0));
 
     let fifo = texts.join("stuck.prom");
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
-    let page = exporter.suffers(
-        &well,
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "a FIFO among the text files",
-            stays: "everything; `node_textfile_scrape_error` is 1",
+            remaining: "everything; `node_textfile_scrape_error` is 1",
             log_lines: 1,
             ..Fault::default()
         },
     );
-    assert_eq!(page.value("node_textfile_scrape_error", &[]), Some(1.0));
+    assert_eq!(metrics.value("node_textfile_scrape_error", &[]), Some(1.0));
     let skipped = (
         "strata_collector_partial_errors",
         [("collector", "textfile")],
     );
-    assert_eq!(page.value(skipped.0, &skipped.1), Some(1.0));
+    assert_eq!(metrics.value(skipped.0, &skipped.1), Some(1.0));
 
     fs::remove_file(fifo).unwrap();
-    exporter.recovers(&well);
-    let page = exporter.scrape();
-    assert_eq!(page.value("node_textfile_scrape_error", &[]), Some(0.0));
+    exporter.assert_recovers(&baseline);
+    let metrics = exporter.scrape();
+    assert_eq!(metrics.value("node_textfile_scrape_error", &[]), Some(0.0));
 }

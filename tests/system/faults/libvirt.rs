@@ -3,7 +3,7 @@
 
 use rustix::process::Signal;
 
-use super::exporter::{Exporter, Fault, SANDBOXED, flags, started_by};
+use super::exporter::{Exporter, Fault, SANDBOXED, flags, wrapped_command};
 use crate::support::{
     libvirt_daemon::LibvirtDaemon,
     server_process::TempDir,
@@ -17,8 +17,8 @@ fn libvirt_daemon_faults_are_isolated() {
         Ok(daemon) => daemon,
         Err(what) => return skip(what),
     };
-    for guest in ["runs", "off"] {
-        daemon.define_minimal_domain(&format!("{guest}-{}", std::process::id()));
+    for domain in ["runs", "off"] {
+        daemon.define_minimal_domain(&format!("{domain}-{}", std::process::id()));
     }
     let runs = format!("runs-{}", std::process::id());
     daemon.virsh(&["start", "--paused", &runs]).unwrap();
@@ -28,54 +28,54 @@ fn libvirt_daemon_faults_are_isolated() {
     let socket = daemon.socket("libvirt-sock-ro");
     let uri = format!("--libvirt.uri={}", socket.display());
     let exporter = Exporter::start(
-        started_by(&[]),
+        wrapped_command(&[]),
         &flags(&["libvirt"], &[uri, SANDBOXED.to_owned()]),
         &scratch.0,
     );
-    let up = |page: &Scrape| page.value("libvirt_up", &[]);
-    let domains = |page: &Scrape| page.value("libvirt_domains", &[]);
-    let of_libvirt = |name: &str, labels: &Labels| {
+    let up = |metrics: &Scrape| metrics.value("libvirt_up", &[]);
+    let domains = |metrics: &Scrape| metrics.value("libvirt_domains", &[]);
+    let is_libvirt_series = |name: &str, labels: &Labels| {
         name.starts_with("libvirt_")
             || name.starts_with("strata_libvirt_")
             || labels.get("collector").is_some_and(|it| it == "libvirt")
     };
     let fault = |name, stays| Fault {
         name,
-        stays,
-        costs: &of_libvirt,
-        fails: &["libvirt"],
+        remaining: stays,
+        may_lose: &is_libvirt_series,
+        may_fail: &["libvirt"],
         log_lines: 4,
         threads: 1,
         ..Fault::default()
     };
     let without = "everything but virtual machines; `libvirt_up` is 0";
-    let are_missing = |page: &Scrape| {
-        assert_eq!((up(page), domains(page)), (Some(0.0), None));
-        assert_eq!(page.series_named("libvirt_domain_state").next(), None);
+    let assert_missing = |metrics: &Scrape| {
+        assert_eq!((up(metrics), domains(metrics)), (Some(0.0), None));
+        assert_eq!(metrics.series_named("libvirt_domain_state").next(), None);
     };
 
-    let late = exporter.well("no libvirt", |page| up(page) == Some(0.0));
-    are_missing(&exporter.suffers(&late, &fault("libvirtd starts late", without)));
+    let started_late = exporter.wait_until_stable("no libvirt", |metrics| up(metrics) == Some(0.0));
+    assert_missing(&exporter.assert_fault(&started_late, &fault("libvirtd starts late", without)));
     daemon.restart();
-    let well = exporter.well("guests", |page| domains(page) == Some(2.0));
+    let baseline = exporter.wait_until_stable("guests", |metrics| domains(metrics) == Some(2.0));
 
     daemon.signal(Signal::STOP);
-    are_missing(&exporter.suffers(&well, &fault("libvirtd hangs", without)));
+    assert_missing(&exporter.assert_fault(&baseline, &fault("libvirtd hangs", without)));
     daemon.signal(Signal::CONT);
-    exporter.recovers(&well);
+    exporter.assert_recovers(&baseline);
 
     daemon.stop_with(Signal::KILL);
-    are_missing(&exporter.suffers(&well, &fault("libvirtd is killed", without)));
+    assert_missing(&exporter.assert_fault(&baseline, &fault("libvirtd is killed", without)));
     daemon.restart();
-    exporter.recovers(&well);
+    exporter.assert_recovers(&baseline);
 
     let restarted = fault(
         "libvirtd is restarted",
         "everything but virtual machines, for as long as it does not run",
     );
-    exporter.suffers_while(&well, &restarted, || {
+    exporter.assert_fault_while(&baseline, &restarted, || {
         daemon.stop();
         daemon.restart();
     });
-    exporter.recovers(&well);
+    exporter.assert_recovers(&baseline);
 }

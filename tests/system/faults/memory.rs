@@ -1,7 +1,7 @@
 //! Little memory and many containers: the exporter in a cgroup limited to 32 MB, on a machine with
 //! 1,000 containers.
 
-use super::exporter::{Exporter, Fault, flags, started_by};
+use super::exporter::{Exporter, Fault, flags, wrapped_command};
 use crate::support::{
     server_process::TempDir,
     synthetic_cgroups::{MemoryLimitedCgroup, SyntheticCgroups},
@@ -24,18 +24,18 @@ fn thousand_containers_fit_in_32_mb() {
         &[SyntheticCgroups::exclude_others_flag(&[&groups])],
     );
     let start = |prefix: &[&str]| {
-        let exporter = Exporter::start(started_by(prefix), &flags, &scratch.0);
-        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
+        let exporter = Exporter::start(wrapped_command(prefix), &flags, &scratch.0);
+        exporter.restrict_to(groups.path_prefix(), groups.is_own_series())
     };
-    let well = start(&[]).well("all containers", |page| {
-        groups.count_exposed(page) == CONTAINERS
+    let baseline = start(&[]).wait_until_stable("all containers", |metrics| {
+        groups.count_exposed(metrics) == CONTAINERS
     });
     let exporter = start(&["sh", "-ec", "echo $$ >$0; exec \"$@\"", &cell.procs_path()]);
-    let page = exporter.suffers(
-        &well,
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "32 MB of memory, 1,000 containers",
-            stays: "everything",
+            remaining: "everything",
             from_start: true,
             // Logged once at startup.
             log_lines: 1,
@@ -44,6 +44,6 @@ fn thousand_containers_fit_in_32_mb() {
         },
     );
     println!("{}", cell.usage_summary());
-    assert_eq!(groups.count_exposed(&page), CONTAINERS);
+    assert_eq!(groups.count_exposed(&metrics), CONTAINERS);
     assert_eq!(cell.oom_kills(), 0, "{}", cell.usage_summary());
 }

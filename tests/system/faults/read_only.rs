@@ -1,6 +1,6 @@
 //! A machine on which every mount that the exporter sees is read-only.
 
-use super::exporter::{Exporter, Fault, flags, made, with_mounts};
+use super::exporter::{Exporter, Fault, flags, subdir, with_mounts};
 use crate::support::{can_mount, server_process::TempDir, synthetic_cgroups::SyntheticCgroups};
 
 /// Innermost first, because a mount may hide another.
@@ -22,7 +22,7 @@ fn read_only_mounts_cost_nothing() {
         return;
     };
     let scratch = TempDir::new("fault-read-only");
-    made(&scratch.0, "disk");
+    subdir(&scratch.0, "disk");
     let dir = scratch.0.display();
     let flags = flags(
         &[
@@ -41,11 +41,11 @@ fn read_only_mounts_cost_nothing() {
     );
     let start = |script: &str| {
         let exporter = Exporter::start(with_mounts(&scratch.0, script, &[]), &flags, &scratch.0);
-        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
+        exporter.restrict_to(groups.path_prefix(), groups.is_own_series())
     };
     let writable: String = READ_ONLY.lines().take(4).collect::<Vec<_>>().join("\n");
-    let well = start(&writable).well("a text and groups", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.count_sampled(page) == 3
+    let baseline = start(&writable).wait_until_stable("a text and groups", |metrics| {
+        metrics.value("good", &[]) == Some(1.0) && groups.count_sampled(metrics) == 3
     });
 
     let flags_with_state = [
@@ -55,20 +55,20 @@ fn read_only_mounts_cost_nothing() {
     .concat();
     let command = with_mounts(&scratch.0, READ_ONLY, &[]);
     let exporter = Exporter::start(command, &flags_with_state, &scratch.0);
-    let exporter = exporter.looking_at(groups.path_prefix(), groups.is_own_series());
+    let exporter = exporter.restrict_to(groups.path_prefix(), groups.is_own_series());
     // The first scrapes may precede the first sample.
-    exporter.recovers(&well);
-    let page = exporter.suffers(
-        &well,
+    exporter.assert_recovers(&baseline);
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "everything read-only",
-            stays: "everything",
+            remaining: "everything",
             log_lines: 1,
             from_start: true,
             ..Fault::default()
         },
     );
-    assert_eq!(page.value("node_filesystem_readonly", &[]), Some(1.0));
+    assert_eq!(metrics.value("node_filesystem_readonly", &[]), Some(1.0));
     assert!(
         exporter
             .program

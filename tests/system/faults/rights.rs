@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::exporter::{Exporter, Fault, flags, made, started_by, with_mounts};
+use super::exporter::{Exporter, Fault, flags, subdir, with_mounts, wrapped_command};
 use crate::support::{
     can_mount, is_installed, server_process::TempDir, skip, synthetic_cgroups::SyntheticCgroups,
 };
@@ -30,19 +30,19 @@ fn missing_capabilities_cost_only_what_needs_them() {
     let scratch = TempDir::new("fault-nobody");
     let (flags, texts) = line(&scratch, &groups);
     let start = |prefix: &[&str]| {
-        let exporter = Exporter::start(started_by(prefix), &flags, &scratch.0);
-        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
+        let exporter = Exporter::start(wrapped_command(prefix), &flags, &scratch.0);
+        exporter.restrict_to(groups.path_prefix(), groups.is_own_series())
     };
-    let well = start(&[]).well("everything", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.count_exposed(page) == 3
+    let baseline = start(&[]).wait_until_stable("everything", |metrics| {
+        metrics.value("good", &[]) == Some(1.0) && groups.count_exposed(metrics) == 3
     });
     let exporter = start(&NOBODY);
-    exporter.suffers(
-        &well,
+    exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "no capabilities",
-            stays: "everything, but open files of others' processes",
-            costs: &|_, _| false,
+            remaining: "everything, but open files of others' processes",
+            may_lose: &|_, _| false,
             log_lines: 3,
             from_start: true,
             ..Fault::default()
@@ -64,20 +64,20 @@ fn hidden_processes_are_absent_not_miscounted() {
     let start = |script: &str| {
         let exporter =
             Exporter::start(with_mounts(&scratch.0, script, &NOBODY), &flags, &scratch.0);
-        exporter.looking_at(groups.path_prefix(), groups.is_own_series())
+        exporter.restrict_to(groups.path_prefix(), groups.is_own_series())
     };
-    let well = start("").well("everything", |page| {
-        page.value("good", &[]) == Some(1.0) && groups.count_exposed(page) == 3
+    let baseline = start("").wait_until_stable("everything", |metrics| {
+        metrics.value("good", &[]) == Some(1.0) && groups.count_exposed(metrics) == 3
     });
     let process = Sleeper::new();
     groups.add_process(0, process.0.id());
     let exporter = start("mount -t proc -o hidepid=2 proc /proc");
-    let page = exporter.suffers(
-        &well,
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "procfs with hidepid=2",
-            stays: "everything but sums over processes that cannot be seen: `node_processes_*`, `container_file_descriptors`",
-            costs: &|name, _| {
+            remaining: "everything but sums over processes that cannot be seen: `node_processes_*`, `container_file_descriptors`",
+            may_lose: &|name, _| {
                 name.starts_with("node_processes_") || name == "container_file_descriptors"
             },
             log_lines: 3,
@@ -87,22 +87,22 @@ fn hidden_processes_are_absent_not_miscounted() {
     );
     // The cgroup's process count comes from the cgroup, not from procfs.
     let is_ours = groups.is_own_series();
-    let of = |family: &str| {
-        let all = page
+    let value_of = |family: &str| {
+        let all = metrics
             .series_named(family)
             .filter(|(labels, _)| is_ours(labels));
         all.map(|(_, value)| value).sum::<f64>()
     };
-    assert_eq!(of("container_processes"), 1.0);
-    let descriptors = page.series_named("container_file_descriptors");
-    let said = descriptors.filter(|(labels, _)| is_ours(labels)).count();
-    assert_eq!(said, 2, "of the groups that have no process");
+    assert_eq!(value_of("container_processes"), 1.0);
+    let descriptors = metrics.series_named("container_file_descriptors");
+    let stderr = descriptors.filter(|(labels, _)| is_ours(labels)).count();
+    assert_eq!(stderr, 2, "of the groups that have no process");
     for family in [
         "node_processes_pids",
         "node_processes_threads",
         "node_processes_state",
     ] {
-        assert_eq!(page.series_named(family).next(), None, "{family}");
+        assert_eq!(metrics.series_named(family).next(), None, "{family}");
     }
     drop(process);
 }
@@ -120,8 +120,8 @@ impl Sleeper {
 
 impl Drop for Sleeper {
     fn drop(&mut self) {
-        let _gone = self.0.kill();
-        let _gone = self.0.wait();
+        let _result = self.0.kill();
+        let _result = self.0.wait();
     }
 }
 
@@ -135,7 +135,7 @@ fn groups(test: &str) -> Option<SyntheticCgroups> {
 
 /// The command line, and a directory of text files.
 fn line(scratch: &TempDir, groups: &SyntheticCgroups) -> (Vec<String>, std::path::PathBuf) {
-    let texts = made(&scratch.0, "texts");
+    let texts = subdir(&scratch.0, "texts");
     fs::write(texts.join("good.prom"), "good 1\n").unwrap();
     let directory = format!("--collector.textfile.directory={}", texts.display());
     let collectors = [

@@ -1,6 +1,6 @@
 //! A FUSE file system whose server never replies: statfs(2) blocks.
 
-use super::exporter::{AS_FIRST, Exporter, Fault, flags, made, with_mounts};
+use super::exporter::{BIND_OWN_MOUNTS, Exporter, Fault, flags, subdir, with_mounts};
 use crate::support::{can_mount_fuse, server_process::TempDir, spawn_mount_server};
 
 const MOUNTS: &str = "mount -i -t tmpfs -o size=1m ours good";
@@ -16,7 +16,7 @@ fn hanging_mount_costs_its_timeout_once() {
     }
     let scratch = TempDir::new("fault-mount");
     for name in ["good", "stuck"] {
-        made(&scratch.0, name);
+        subdir(&scratch.0, name);
     }
     let dir = scratch.0.display();
     let more = [
@@ -24,41 +24,41 @@ fn hanging_mount_costs_its_timeout_once() {
         "--collector.filesystem.mount-timeout=1s".to_owned(),
     ];
     let exporter = Exporter::start(
-        with_mounts(&scratch.0, &format!("{AS_FIRST}{MOUNTS}"), &[]),
+        with_mounts(&scratch.0, &format!("{BIND_OWN_MOUNTS}{MOUNTS}"), &[]),
         &flags(&["filesystem"], &more),
         &scratch.0,
     );
     let mountpoint = |name: &str| format!("{dir}/{name}");
     let (good, stuck) = (mountpoint("good"), mountpoint("stuck"));
     let size = "node_filesystem_size_bytes";
-    let well = exporter.well("a mount", |page| {
-        page.value(size, &[("mountpoint", &good)]) == Some(1_048_576.0)
+    let baseline = exporter.wait_until_stable("a mount", |metrics| {
+        metrics.value(size, &[("mountpoint", &good)]) == Some(1_048_576.0)
     });
 
-    let mut server = spawn_mount_server(&mut exporter.beside(&scratch.0, SERVE));
-    let page = exporter.suffers(
-        &well,
+    let mut server = spawn_mount_server(&mut exporter.namespace_command(&scratch.0, SERVE));
+    let metrics = exporter.assert_fault(
+        &baseline,
         &Fault {
             name: "a mount that never answers",
-            stays: "everything; of the mount `node_filesystem_device_error` 1 and no sizes",
+            remaining: "everything; of the mount `node_filesystem_device_error` 1 and no sizes",
             threads: 1,
             log_lines: 2,
             ..Fault::default()
         },
     );
-    let mut errors = page.series_named("node_filesystem_device_error");
+    let mut errors = metrics.series_named("node_filesystem_device_error");
     let (labels, value) = errors
         .find(|(labels, _)| labels["mountpoint"] == stuck)
         .unwrap();
     assert_eq!(value, 1.0);
     assert_eq!(labels["device_error"], "mountpoint timeout");
-    assert_eq!(page.value(size, &[("mountpoint", &stuck)]), None);
+    assert_eq!(metrics.value(size, &[("mountpoint", &stuck)]), None);
 
     server.kill().unwrap();
     server.wait().unwrap();
-    exporter.run_beside(&scratch.0, "umount -i -l \"$0/stuck\"");
-    exporter.recovers(&well);
-    let page = exporter.scrape();
+    exporter.run_in_namespace(&scratch.0, "umount -i -l \"$0/stuck\"");
+    exporter.assert_recovers(&baseline);
+    let metrics = exporter.scrape();
     let error = "node_filesystem_device_error";
-    assert_eq!(page.value(error, &[("mountpoint", &stuck)]), None);
+    assert_eq!(metrics.value(error, &[("mountpoint", &stuck)]), None);
 }

@@ -5,7 +5,7 @@
 //! Each test is one case, on every transport. With `STRATA_LOAD_TABLE=FILE` it appends its row to
 //! the table for `docs/operations/load.md`.
 
-mod roads;
+mod transports;
 
 use std::{
     fs,
@@ -20,13 +20,13 @@ use std::{
 };
 
 use crate::support::server_process::{ServerProcess, TempDir, exporter_command, wait_until};
-use roads::{Road, Wire};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use transports::{Connection, Transport};
 
 /// Scrape timeout, also sent in the scraper's header.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Timeout of every client except the scraper.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// Collectors that are enabled beside the large text file.
 const COLLECTORS: &[&str] = &[
     "cpu",
@@ -45,26 +45,26 @@ const LARGE: usize = 12 << 20;
 const MEGABYTE: u64 = 1 << 20;
 
 #[derive(Debug)]
-struct Answer {
+struct Response {
     status: u16,
     body: Vec<u8>,
 }
 
-impl Wire {
+impl Connection {
     fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.stream.write_all(bytes.as_ref())
     }
 
     /// Reads to the end, or for this time.
-    fn rest(&mut self, limit: Duration) -> io::Result<Vec<u8>> {
+    fn read_to_end(&mut self, limit: Duration) -> io::Result<Vec<u8>> {
         let (started, mut all) = (Instant::now(), Vec::new());
         let mut buffer = vec![0; 64 << 10];
         loop {
-            let left = limit.saturating_sub(started.elapsed());
-            if left.is_zero() {
+            let remaining = limit.saturating_sub(started.elapsed());
+            if remaining.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            self.tcp.set_read_timeout(Some(left))?;
+            self.tcp.set_read_timeout(Some(remaining))?;
             match self.stream.read(&mut buffer) {
                 Ok(0) => return Ok(all),
                 Ok(read) => all.extend_from_slice(&buffer[..read]),
@@ -78,7 +78,7 @@ impl Wire {
 
     /// Whether the server closes the connection, in time.
     fn is_closed(&mut self) -> bool {
-        match self.rest(PATIENCE) {
+        match self.read_to_end(TIMEOUT) {
             Ok(_) => true,
             Err(error) => matches!(
                 error.kind(),
@@ -88,11 +88,11 @@ impl Wire {
     }
 
     /// Response to a request with `Connection: close`.
-    fn ask(&mut self, path: &str, headers: &str, limit: Duration) -> io::Result<Answer> {
+    fn request(&mut self, path: &str, headers: &str, limit: Duration) -> io::Result<Response> {
         self.send(get(path, &format!("Connection: close\r\n{headers}")))?;
-        let answers = answers(&self.rest(limit)?);
-        let nothing = || io::Error::new(ErrorKind::UnexpectedEof, "no answer");
-        answers.into_iter().next().ok_or_else(nothing)
+        let responses = parse_responses(&self.read_to_end(limit)?);
+        let no_response = || io::Error::new(ErrorKind::UnexpectedEof, "no response");
+        responses.into_iter().next().ok_or_else(no_response)
     }
 }
 
@@ -101,7 +101,7 @@ fn get(path: &str, headers: &str) -> String {
 }
 
 /// All complete responses in these bytes.
-fn answers(mut bytes: &[u8]) -> Vec<Answer> {
+fn parse_responses(mut bytes: &[u8]) -> Vec<Response> {
     let mut all = Vec::new();
     while let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
         let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
@@ -117,7 +117,7 @@ fn answers(mut bytes: &[u8]) -> Vec<Answer> {
         let Some(body) = bytes[end + 4..].get(..len) else {
             break;
         };
-        all.push(Answer {
+        all.push(Response {
             status,
             body: body.to_vec(),
         });
@@ -129,11 +129,11 @@ fn answers(mut bytes: &[u8]) -> Vec<Answer> {
 /// The exporter under load, with a scraper that runs all the time.
 struct Load {
     program: ServerProcess,
-    road: &'static Road,
+    transport: &'static Transport,
     before: State,
     scraper: Option<JoinHandle<Scrapes>>,
     /// Number of scrapes.
-    came: Arc<AtomicU32>,
+    scrape_count: Arc<AtomicU32>,
     is_over: Arc<AtomicBool>,
     _page: TempDir,
 }
@@ -156,46 +156,46 @@ struct Scrapes {
 }
 
 impl Load {
-    fn on(road: &'static Road, case: &str, flags: &[&str]) -> Self {
+    fn on(transport: &'static Transport, case: &str, flags: &[&str]) -> Self {
         allow_many_files();
-        let page = TempDir::new(&format!("load-{case}-{}", road.name));
+        let dir = TempDir::new(&format!("load-{case}-{}", transport.name));
         let label = "x".repeat(64 << 10);
         let lines = (0..LARGE >> 16).map(|n| format!("large{{n=\"{n}\",x=\"{label}\"}} {n}\n"));
-        fs::write(page.0.join("large.prom"), lines.collect::<String>()).unwrap();
+        fs::write(dir.0.join("large.prom"), lines.collect::<String>()).unwrap();
         let mut line = vec![
             "--collector.disable-defaults".to_owned(),
             "--collector.textfile".to_owned(),
-            format!("--collector.textfile.directory={}", page.0.display()),
+            format!("--collector.textfile.directory={}", dir.0.display()),
         ];
         line.extend(COLLECTORS.iter().map(|it| format!("--collector.{it}")));
-        line.extend((road.flags)(&page.0));
+        line.extend((transport.flags)(&dir.0));
         line.extend(flags.iter().map(ToString::to_string));
-        let answer = |program: &ServerProcess, path: &str| {
-            let mut wire = (road.connect)(program.address)?;
-            wire.ask(path, "", PATIENCE)
+        let request = |program: &ServerProcess, path: &str| {
+            let mut connection = (transport.connect)(program.address)?;
+            connection.request(path, "", TIMEOUT)
         };
         let program =
-            ServerProcess::start_and_wait_for(exporter_command().args(line), &page.0, |program| {
-                answer(program, "/-/healthy").is_ok()
+            ServerProcess::start_and_wait_for(exporter_command().args(line), &dir.0, |program| {
+                request(program, "/-/healthy").is_ok()
             });
         // Resources allocated by the first scrapes do not count.
         for _ in 0..5 {
-            assert_eq!(answer(&program, SCRAPE).unwrap().status, 200);
+            assert_eq!(request(&program, SCRAPE).unwrap().status, 200);
         }
         // Resets the peak resident memory.
         fs::write(format!("/proc/{}/clear_refs", program.pid()), "5").unwrap();
         let before = wait_until("idle connections end", || {
-            let state = State::of(program.pid());
-            (connections(&program, road) <= 1).then_some(state)
+            let state = State::read(program.pid());
+            (connections(&program, transport) <= 1).then_some(state)
         });
         let mut load = Self {
             program,
-            road,
+            transport,
             before,
             scraper: None,
-            came: Arc::default(),
+            scrape_count: Arc::default(),
             is_over: Arc::default(),
-            _page: page,
+            _page: dir,
         };
         load.scraper = Some(load.start_scraper());
         load
@@ -203,20 +203,21 @@ impl Load {
 
     /// Scrapes repeatedly until the end of the test.
     fn start_scraper(&self) -> JoinHandle<Scrapes> {
-        let (address, connect) = (self.program.address, self.road.connect);
-        let (is_over, came) = (Arc::clone(&self.is_over), Arc::clone(&self.came));
+        let (address, connect) = (self.program.address, self.transport.connect);
+        let (is_over, scrape_count) = (Arc::clone(&self.is_over), Arc::clone(&self.scrape_count));
         thread::spawn(move || {
             let mut scrapes = Scrapes::default();
             let seconds = DEADLINE.as_secs();
-            let says = format!("X-Prometheus-Scrape-Timeout-Seconds: {seconds}\r\n");
+            let timeout_header = format!("X-Prometheus-Scrape-Timeout-Seconds: {seconds}\r\n");
             while !is_over.load(Ordering::SeqCst) {
                 let started = Instant::now();
-                let answer = connect(address).and_then(|mut it| it.ask(SCRAPE, &says, DEADLINE));
-                scrapes.count = came.fetch_add(1, Ordering::SeqCst) + 1;
+                let response = connect(address)
+                    .and_then(|mut it| it.request(SCRAPE, &timeout_header, DEADLINE));
+                scrapes.count = scrape_count.fetch_add(1, Ordering::SeqCst) + 1;
                 scrapes.slowest = scrapes.slowest.max(started.elapsed());
-                match answer {
-                    Ok(answer) if answer.status == 200 && says_load(&answer.body) => {}
-                    Ok(answer) => scrapes.failed.push(format!("status {}", answer.status)),
+                match response {
+                    Ok(response) if response.status == 200 && has_load(&response.body) => {}
+                    Ok(response) => scrapes.failed.push(format!("status {}", response.status)),
                     Err(error) => scrapes.failed.push(error.to_string()),
                 }
                 thread::sleep(Duration::from_millis(50));
@@ -225,19 +226,19 @@ impl Load {
         })
     }
 
-    fn connect(&self) -> io::Result<Wire> {
-        let wire = (self.road.connect)(self.program.address)?;
-        wire.tcp.set_write_timeout(Some(PATIENCE))?;
-        Ok(wire)
+    fn connect(&self) -> io::Result<Connection> {
+        let connection = (self.transport.connect)(self.program.address)?;
+        connection.tcp.set_write_timeout(Some(TIMEOUT))?;
+        Ok(connection)
     }
 
-    fn many(&self, number: usize) -> Vec<Wire> {
+    fn connect_many(&self, number: usize) -> Vec<Connection> {
         (0..number).map(|_| self.connect().unwrap()).collect()
     }
 
     /// Value of one of the exporter's own series.
     fn value(&self, series: &str) -> u64 {
-        value(&self.program, self.road, series)
+        value(&self.program, self.transport, series)
     }
 
     /// Connections closed by the server for this reason.
@@ -248,46 +249,43 @@ impl Load {
     }
 
     /// Repeats an action until ten more scrapes were done.
-    fn meanwhile(&self, mut again: impl FnMut()) {
-        let before = self.came.load(Ordering::SeqCst);
+    fn during_scrapes(&self, mut action: impl FnMut()) {
+        let before = self.scrape_count.load(Ordering::SeqCst);
         let started = Instant::now();
-        while self.came.load(Ordering::SeqCst) < before + 10 {
-            assert!(
-                started.elapsed() < 2 * PATIENCE,
-                "the scraper does not come"
-            );
-            again();
+        while self.scrape_count.load(Ordering::SeqCst) < before + 10 {
+            assert!(started.elapsed() < 2 * TIMEOUT, "the scraper is stuck");
+            action();
         }
     }
 
     /// Keeps the current state for ten scrapes.
-    fn stay(&self) {
-        self.meanwhile(|| thread::sleep(Duration::from_millis(10)));
+    fn hold(&self) {
+        self.during_scrapes(|| thread::sleep(Duration::from_millis(10)));
     }
 
     /// After all clients have gone: every scrape succeeded, and resources are back to their initial
     /// values.
-    fn over(mut self, case: &str, most: u64, said: &str) {
+    fn finish(mut self, case: &str, most: u64, effect: &str) {
         self.is_over.store(true, Ordering::SeqCst);
         let scrapes = self.scraper.take().unwrap().join().unwrap();
         assert!(scrapes.failed.is_empty(), "{case}: {:?}", scrapes.failed);
         assert!(scrapes.count >= 10, "{case}: {} scrapes", scrapes.count);
         let before = self.before;
         let mut after = before;
-        let back = (0..600).any(|_| {
+        let is_back = (0..600).any(|_| {
             thread::sleep(Duration::from_millis(100));
-            after = State::of(self.program.pid());
+            after = State::read(self.program.pid());
             after.threads <= before.threads && after.fds <= before.fds
         });
-        assert!(back, "{case}: {before:?}, and after it {after:?}");
+        assert!(is_back, "{case}: {before:?}, and after it {after:?}");
         let more = after.peak.saturating_sub(before.peak);
         assert!(more <= most, "{case}: {} MB more", more / MEGABYTE);
         let Some(table) = std::env::var_os("STRATA_LOAD_TABLE") else {
             return;
         };
         let row = format!(
-            "| {case}{} | {} of {} | {:.0} ms | {} MB | {} MB | {said} |\n",
-            self.road.said,
+            "| {case}{} | {} of {} | {:.0} ms | {} MB | {} MB | {effect} |\n",
+            self.transport.suffix,
             scrapes.count,
             scrapes.count,
             scrapes.slowest.as_secs_f64() * 1e3,
@@ -301,14 +299,14 @@ impl Load {
 
 const SCRAPE: &str = "/metrics?exclude[]=textfile";
 
-fn says_load(body: &[u8]) -> bool {
+fn has_load(body: &[u8]) -> bool {
     body.windows(12).any(|it| it == b"\nnode_load1 ")
 }
 
-fn value(program: &ServerProcess, road: &Road, series: &str) -> u64 {
-    let answer = (road.connect)(program.address)
-        .and_then(|mut it| it.ask("/metrics?collect[]=loadavg", "", PATIENCE));
-    let text = String::from_utf8(answer.unwrap().body).unwrap();
+fn value(program: &ServerProcess, transport: &Transport, series: &str) -> u64 {
+    let response = (transport.connect)(program.address)
+        .and_then(|mut it| it.request("/metrics?collect[]=loadavg", "", TIMEOUT));
+    let text = String::from_utf8(response.unwrap().body).unwrap();
     let line = text
         .lines()
         .find_map(|it| it.strip_prefix(series)?.strip_prefix(' '));
@@ -317,12 +315,12 @@ fn value(program: &ServerProcess, road: &Road, series: &str) -> u64 {
         .unwrap()
 }
 
-fn connections(program: &ServerProcess, road: &Road) -> u64 {
-    value(program, road, "strata_http_connections")
+fn connections(program: &ServerProcess, transport: &Transport) -> u64 {
+    value(program, transport, "strata_http_connections")
 }
 
 impl State {
-    fn of(pid: u32) -> Self {
+    fn read(pid: u32) -> Self {
         let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let number = |name: &str| {
             let line = status.lines().find_map(|it| it.strip_prefix(name));
@@ -341,23 +339,23 @@ impl State {
 /// limit.
 fn allow_many_files() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.unwrap_or(20_000).min(20_000);
-    if current.is_some_and(|current| current < wanted) {
+    let soft_limit = maximum.unwrap_or(20_000).min(20_000);
+    if current.is_some_and(|current| current < soft_limit) {
         let limit = Rlimit {
-            current: Some(wanted),
+            current: Some(soft_limit),
             maximum,
         };
         setrlimit(Resource::Nofile, limit).unwrap();
     }
-    assert!(wanted >= 4096, "needs 4096 open files (ulimit -n)");
+    assert!(soft_limit >= 4096, "needs 4096 open files (ulimit -n)");
 }
 
 #[test]
 fn thousand_idle_connections_do_not_block_the_scraper() {
-    for road in roads::all() {
-        let load = Load::on(road, "idle", &[]);
-        let idle = load.many(1000);
-        load.stay();
+    for transport in transports::all() {
+        let load = Load::on(transport, "idle", &[]);
+        let idle = load.connect_many(1000);
+        load.hold();
         let (open, closed) = (
             load.value("strata_http_connections"),
             load.closed("too_many"),
@@ -366,7 +364,7 @@ fn thousand_idle_connections_do_not_block_the_scraper() {
         // Of 1,000 connections and the scraper's at most 512 are open.
         assert!(closed >= 488, "{closed} were closed");
         drop(idle);
-        load.over(
+        load.finish(
             "1,000 idle connections",
             32 * MEGABYTE,
             "the oldest make room: `too_many`",
@@ -376,9 +374,9 @@ fn thousand_idle_connections_do_not_block_the_scraper() {
 
 #[test]
 fn requests_sent_byte_by_byte_are_closed() {
-    for road in roads::all() {
-        let load = Load::on(road, "bytes", &[]);
-        let mut slow = load.many(200);
+    for transport in transports::all() {
+        let load = Load::on(transport, "bytes", &[]);
+        let mut slow = load.connect_many(200);
         let mut request = get("/metrics", &"X-Filler: y\r\n".repeat(20)).into_bytes();
         request.truncate(200);
         let started = Instant::now();
@@ -387,15 +385,15 @@ fn requests_sent_byte_by_byte_are_closed() {
             for client in &mut slow {
                 alive += usize::from(client.send([byte]).is_ok());
             }
-            if alive == 0 || started.elapsed() > PATIENCE {
+            if alive == 0 || started.elapsed() > TIMEOUT {
                 break;
             }
             thread::sleep(Duration::from_millis(250));
         }
         assert_eq!(load.closed("slow_request"), 200);
-        assert!(slow.iter_mut().all(Wire::is_closed));
+        assert!(slow.iter_mut().all(Connection::is_closed));
         drop(slow);
-        load.over(
+        load.finish(
             "200 requests, a byte each 250 ms",
             16 * MEGABYTE,
             "ended after 10 s: `slow_request`",
@@ -404,11 +402,11 @@ fn requests_sent_byte_by_byte_are_closed() {
 }
 
 /// Clients with a small receive window that request a large page and do not read it.
-fn slow_readers(load: &Load, number: usize) -> Vec<Wire> {
+fn slow_readers(load: &Load, number: usize) -> Vec<Connection> {
     let begin = || {
         let mut client = load.connect().ok()?;
         rustix::net::sockopt::set_socket_recv_buffer_size(&client.tcp, 4096).ok()?;
-        client.tcp.set_read_timeout(Some(PATIENCE)).ok()?;
+        client.tcp.set_read_timeout(Some(TIMEOUT)).ok()?;
         client.send(get("/metrics?collect[]=textfile", "")).ok()?;
         // Its response has started, so the number of concurrent requests stays within the limit.
         client.stream.read_exact(&mut [0; 8]).ok()?;
@@ -416,21 +414,21 @@ fn slow_readers(load: &Load, number: usize) -> Vec<Wire> {
     };
     // With few connections allowed, the scraper may evict it before its request.
     (0..number)
-        .map(|_| wait_until("an answer", begin))
+        .map(|_| wait_until("a response", begin))
         .collect()
 }
 
 #[test]
 fn unread_responses_do_not_fill_memory() {
-    for road in roads::all() {
-        let load = Load::on(road, "readers", &[]);
+    for transport in transports::all() {
+        let load = Load::on(transport, "readers", &[]);
         let slow = slow_readers(&load, 20);
-        load.stay();
+        load.hold();
         // At most five responses of 12 MB are buffered at a time.
         let closed = load.closed("slow_reader");
         assert!(closed >= 15, "{closed} were closed");
         drop(slow);
-        load.over(
+        load.finish(
             "20 clients that do not take their 12 MB",
             160 * MEGABYTE,
             "the oldest give way beyond 64 MB: `slow_reader`",
@@ -440,20 +438,20 @@ fn unread_responses_do_not_fill_memory() {
 
 #[test]
 fn slow_readers_do_not_occupy_all_connections() {
-    for road in roads::all() {
-        let load = Load::on(road, "places", &["--web.max-connections=4"]);
+    for transport in transports::all() {
+        let load = Load::on(transport, "places", &["--web.max-connections=4"]);
         let mut slow = slow_readers(&load, 4);
         for _ in 0..20 {
             for client in &mut slow {
                 // Evicted connections are closed.
-                let _gone = client.stream.read(&mut [0]);
+                let _result = client.stream.read(&mut [0]);
             }
             thread::sleep(Duration::from_millis(50));
         }
-        load.stay();
+        load.hold();
         assert!(load.closed("slow_reader") >= 1);
         drop(slow);
-        load.over(
+        load.finish(
             "4 such on 4 places, a byte each 50 ms",
             160 * MEGABYTE,
             "the oldest makes room: `slow_reader`",
@@ -462,7 +460,7 @@ fn slow_readers_do_not_occupy_all_connections() {
 }
 
 /// Requests a large page over HTTP/2 and waits for its response to start, without reading it.
-fn ask_in_vain(client: &mut Wire, stream: u8, authority: &str) -> io::Result<()> {
+fn request_unread(client: &mut Connection, stream: u8, authority: &str) -> io::Result<()> {
     // `:method: GET` and `:scheme: https` from the static table; names of `:path` and `:authority`
     // from the table, with literal values: RFC 7541.
     let mut block = vec![0x82, 0x87];
@@ -476,10 +474,10 @@ fn ask_in_vain(client: &mut Wire, stream: u8, authority: &str) -> io::Result<()>
     loop {
         let mut head = [0; 9];
         client.stream.read_exact(&mut head)?;
-        let [_, one, other, kind, .., of] = head;
+        let [_, one, other, kind, .., stream_id] = head;
         let mut payload = vec![0; u16::from_be_bytes([one, other]).into()];
         client.stream.read_exact(&mut payload)?;
-        if (kind, of) == (0x1, stream) {
+        if (kind, stream_id) == (0x1, stream) {
             return Ok(());
         }
     }
@@ -489,27 +487,28 @@ fn ask_in_vain(client: &mut Wire, stream: u8, authority: &str) -> io::Result<()>
 fn unread_http2_responses_do_not_fill_memory() {
     const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     const EMPTY_SETTINGS: &[u8] = &[0, 0, 0, 0x4, 0, 0, 0, 0, 0];
-    let Some(road) = roads::over_tls() else {
+    let Some(transport) = transports::over_tls() else {
         return;
     };
-    let load = Load::on(road, "streams", &[]);
+    let load = Load::on(transport, "streams", &[]);
     let address = load.program.address;
     let slow = [0; 2].map(|_| {
-        let mut client = roads::http2(address).unwrap();
-        client.tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut client = transports::http2(address).unwrap();
+        client.tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
         client.send([PREFACE, EMPTY_SETTINGS].concat()).unwrap();
         // Client streams have odd numbers.
         let mut streams = (1..32).step_by(2);
-        let error = streams.find_map(|at| ask_in_vain(&mut client, at, &address.to_string()).err());
+        let error =
+            streams.find_map(|at| request_unread(&mut client, at, &address.to_string()).err());
         (client, error)
     });
     for (_, error) in &slow {
-        assert!(error.is_some(), "one holds 16 times 12 MB");
+        assert!(error.is_some(), "one connection holds 16 times 12 MB");
     }
-    load.stay();
+    load.hold();
     assert!(load.closed("slow_reader") >= 2);
     drop(slow);
-    load.over(
+    load.finish(
         "2 clients that do not take 16 times 12 MB each over HTTP/2",
         160 * MEGABYTE,
         "the oldest give way beyond 64 MB, and who holds them alone: `slow_reader`",
@@ -519,9 +518,9 @@ fn unread_http2_responses_do_not_fill_memory() {
 #[test]
 fn pipelined_requests_are_all_answered() {
     const ROW: usize = 100;
-    for road in roads::all() {
-        let load = Load::on(road, "row", &[]);
-        load.meanwhile(|| {
+    for transport in transports::all() {
+        let load = Load::on(transport, "row", &[]);
+        load.during_scrapes(|| {
             let clients: Vec<_> = (0..20)
                 .map(|_| {
                     let mut client = load.connect().unwrap();
@@ -529,21 +528,21 @@ fn pipelined_requests_are_all_answered() {
                     row += &get("/metrics?collect[]=loadavg", "Connection: close\r\n");
                     thread::spawn(move || {
                         client.send(row)?;
-                        client.rest(PATIENCE)
+                        client.read_to_end(TIMEOUT)
                     })
                 })
                 .collect();
             for client in clients {
-                let answers = answers(&client.join().unwrap().unwrap());
-                assert_eq!(answers.len(), ROW);
+                let responses = parse_responses(&client.join().unwrap().unwrap());
+                assert_eq!(responses.len(), ROW);
                 assert!(
-                    answers
+                    responses
                         .iter()
-                        .all(|it| it.status == 200 && says_load(&it.body))
+                        .all(|it| it.status == 200 && has_load(&it.body))
                 );
             }
         });
-        load.over(
+        load.finish(
             "20 clients, 100 requests in a row each",
             32 * MEGABYTE,
             "each is answered",
@@ -553,8 +552,8 @@ fn pipelined_requests_are_all_answered() {
 
 #[test]
 fn pipeline_is_not_read_while_responses_are_unread() {
-    for road in roads::all() {
-        let load = Load::on(road, "deaf", &[]);
+    for transport in transports::all() {
+        let load = Load::on(transport, "deaf", &[]);
         let clients: Vec<_> = (0..10)
             .map(|_| {
                 let mut client = load.connect().unwrap();
@@ -576,9 +575,9 @@ fn pipeline_is_not_read_while_responses_are_unread() {
             .collect();
         let clients: Vec<_> = clients.into_iter().map(|it| it.join().unwrap()).collect();
         assert!(clients.iter().all(|(sent, _)| *sent < 64 << 20));
-        load.stay();
+        load.hold();
         drop(clients);
-        load.over(
+        load.finish(
             "10 clients that send up to 64 MB of requests and read nothing",
             200 * MEGABYTE,
             "not read on until an answer was taken",
@@ -588,24 +587,24 @@ fn pipeline_is_not_read_while_responses_are_unread() {
 
 #[test]
 fn half_closed_clients_are_answered_or_closed() {
-    for road in roads::all() {
-        let load = Load::on(road, "half", &[]);
-        let (whole, part) = (get("/-/healthy", ""), "GET /metrics HTTP/1.1\r\nHost:");
-        load.meanwhile(|| {
-            for (said, answered) in [(whole.as_str(), 1), (part, 0), ("", 0)] {
-                let mut clients = load.many(100);
+    for transport in transports::all() {
+        let load = Load::on(transport, "half", &[]);
+        let (complete, part) = (get("/-/healthy", ""), "GET /metrics HTTP/1.1\r\nHost:");
+        load.during_scrapes(|| {
+            for (sent, answered) in [(complete.as_str(), 1), (part, 0), ("", 0)] {
+                let mut clients = load.connect_many(100);
                 for client in &mut clients {
-                    client.send(said).unwrap();
+                    client.send(sent).unwrap();
                     client.stream.end().unwrap();
                 }
                 for client in &mut clients {
-                    let answers = answers(&client.rest(PATIENCE).unwrap());
-                    let well = answers.iter().filter(|it| it.status == 200).count();
-                    assert_eq!(well, answered, "{said:?}");
+                    let responses = parse_responses(&client.read_to_end(TIMEOUT).unwrap());
+                    let ok_count = responses.iter().filter(|it| it.status == 200).count();
+                    assert_eq!(ok_count, answered, "{sent:?}");
                 }
             }
         });
-        load.over(
+        load.finish(
             "300 half-closed connections: after a request, in one, before one",
             16 * MEGABYTE,
             "answered, or closed at once",
@@ -615,9 +614,9 @@ fn half_closed_clients_are_answered_or_closed() {
 
 #[test]
 fn two_hundred_concurrent_scrapes_queue() {
-    for road in roads::all() {
-        let load = Load::on(road, "at-once", &[]);
-        load.meanwhile(|| {
+    for transport in transports::all() {
+        let load = Load::on(transport, "at-once", &[]);
+        load.during_scrapes(|| {
             for is_same in [true, false] {
                 let clients: Vec<_> = (0..200)
                     .map(|n| {
@@ -629,17 +628,17 @@ fn two_hundred_concurrent_scrapes_queue() {
                             let (one, other) = (name(n), name(n / 10 + n + 1));
                             format!("/metrics?collect[]={one}&collect[]={other}&collect[]=loadavg")
                         };
-                        thread::spawn(move || client.ask(&path, "", PATIENCE))
+                        thread::spawn(move || client.request(&path, "", TIMEOUT))
                     })
                     .collect();
                 for client in clients {
-                    let answer = client.join().unwrap().unwrap();
-                    assert_eq!(answer.status, 200);
-                    assert!(says_load(&answer.body));
+                    let response = client.join().unwrap().unwrap();
+                    assert_eq!(response.status, 200);
+                    assert!(has_load(&response.body));
                 }
             }
         });
-        load.over(
+        load.finish(
             "200 scrapes at once, with one filter and with many",
             64 * MEGABYTE,
             "40 at a time, the others wait",
@@ -649,23 +648,23 @@ fn two_hundred_concurrent_scrapes_queue() {
 
 #[test]
 fn endless_headers_are_rejected() {
-    for road in roads::all() {
-        let load = Load::on(road, "headers", &[]);
+    for transport in transports::all() {
+        let load = Load::on(transport, "headers", &[]);
         let endless = format!("GET /metrics HTTP/1.1\r\nX-Large: {}", "x".repeat(4 << 20));
         let many = get("/metrics", &"X-Many: y\r\n".repeat(100_000));
-        load.meanwhile(|| {
+        load.during_scrapes(|| {
             for request in [&endless, &many] {
-                for mut client in load.many(50) {
+                for mut client in load.connect_many(50) {
                     // The server closes the connection before it has read everything.
                     let sent = client.send(request);
-                    let answers = client.rest(PATIENCE).map(|it| answers(&it));
-                    let statuses: Vec<_> = answers.iter().flatten().map(|it| it.status).collect();
+                    let responses = client.read_to_end(TIMEOUT).map(|it| parse_responses(&it));
+                    let statuses: Vec<_> = responses.iter().flatten().map(|it| it.status).collect();
                     assert!(statuses.is_empty() || statuses == [431], "{statuses:?}");
-                    assert!(sent.is_err() || !statuses.is_empty() || answers.is_err());
+                    assert!(sent.is_err() || !statuses.is_empty() || responses.is_err());
                 }
             }
         });
-        load.over(
+        load.finish(
             "100 requests with 4 MB of one header or 100,000 headers",
             16 * MEGABYTE,
             "status 431 after 64 KB",
@@ -675,8 +674,8 @@ fn endless_headers_are_rejected() {
 
 #[test]
 fn request_bodies_are_not_read() {
-    for road in roads::all() {
-        let load = Load::on(road, "bodies", &[]);
+    for transport in transports::all() {
+        let load = Load::on(transport, "bodies", &[]);
         let long = "Content-Length: 1000000000\r\n";
         let parts = "Transfer-Encoding: chunked\r\n";
         let first = |method: &str, headers: &str| {
@@ -684,31 +683,31 @@ fn request_bodies_are_not_read() {
                 format!("{method} /metrics?collect[]=loadavg HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
             head.into_bytes()
         };
-        let begun = [b"fffffff\r\n".as_slice(), &[b'x'; 10_000]].concat();
+        let chunk_start = [b"fffffff\r\n".as_slice(), &[b'x'; 10_000]].concat();
         let filler = vec![b'x'; 100_000];
-        load.meanwhile(|| {
+        load.during_scrapes(|| {
             for (head, body, status) in [
                 (first("GET", long), filler.as_slice(), 200),
                 (first("POST", long), &filler, 405),
-                (first("PUT", parts), &begun, 405),
+                (first("PUT", parts), &chunk_start, 405),
                 (
                     first("POST", "Expect: 100-continue\r\nContent-Length: 9\r\n"),
                     &[],
                     405,
                 ),
             ] {
-                for mut client in load.many(25) {
+                for mut client in load.connect_many(25) {
                     client.send(&head).unwrap();
                     // It may have answered and closed the connection.
-                    let _heard = client.send(body);
+                    let _result = client.send(body);
                     let mut start = [0; 12];
-                    client.tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+                    client.tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
                     client.stream.read_exact(&mut start).unwrap();
                     assert_eq!(start, *format!("HTTP/1.1 {status}").as_bytes());
                 }
             }
         });
-        load.over(
+        load.finish(
             "100 requests with bodies of up to 1 GB announced",
             16 * MEGABYTE,
             "answered without them",
@@ -730,29 +729,33 @@ const CLIENT_HELLO: &[u8] = b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03\
 
 #[test]
 fn non_http_input_is_closed() {
-    for road in roads::all() {
-        let load = Load::on(road, "nonsense", &[]);
+    for transport in transports::all() {
+        let load = Load::on(transport, "nonsense", &[]);
         let noise = noise();
         let zeros = vec![0; 70_000];
         let http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        load.meanwhile(|| {
-            for said in [
+        load.during_scrapes(|| {
+            for sent in [
                 noise.as_slice(),
                 CLIENT_HELLO,
                 http2,
                 &zeros,
                 b"\r\n\r\n\x80\r\n\r\n",
             ] {
-                for mut client in load.many(40) {
-                    let _heard = client.send(said);
-                    let answers = client.rest(PATIENCE).map(|it| answers(&it));
-                    for answer in answers.iter().flatten() {
-                        assert!((400..=505).contains(&answer.status), "{}", answer.status);
+                for mut client in load.connect_many(40) {
+                    let _result = client.send(sent);
+                    let responses = client.read_to_end(TIMEOUT).map(|it| parse_responses(&it));
+                    for response in responses.iter().flatten() {
+                        assert!(
+                            (400..=505).contains(&response.status),
+                            "{}",
+                            response.status
+                        );
                     }
                 }
             }
         });
-        load.over(
+        load.finish(
             "200 clients that speak no HTTP, TLS's first words among it",
             16 * MEGABYTE,
             "status 400 or closed",
@@ -762,23 +765,23 @@ fn non_http_input_is_closed() {
 
 #[test]
 fn stalled_handshakes_do_not_block_the_scraper() {
-    let Some(road) = roads::over_tls() else {
+    let Some(transport) = transports::over_tls() else {
         return;
     };
-    let load = Load::on(road, "handshakes", &[]);
-    let begun: Vec<_> = (0..1000)
+    let load = Load::on(transport, "handshakes", &[]);
+    let handshakes: Vec<_> = (0..1000)
         .map(|_| {
             let mut tcp = TcpStream::connect(load.program.address).unwrap();
             // It may have been evicted.
-            let _heard = tcp.write_all(&CLIENT_HELLO[..20]);
+            let _result = tcp.write_all(&CLIENT_HELLO[..20]);
             tcp
         })
         .collect();
-    load.stay();
+    load.hold();
     let closed = load.closed("too_many");
     assert!(closed >= 488, "{closed} were closed");
-    drop(begun);
-    load.over(
+    drop(handshakes);
+    load.finish(
         "1,000 handshakes that stop in the first message",
         32 * MEGABYTE,
         "the oldest make room: `too_many`; ended after 10 s: `slow_request`",
@@ -787,10 +790,10 @@ fn stalled_handshakes_do_not_block_the_scraper() {
 
 #[test]
 fn non_tls_input_is_closed() {
-    let Some(road) = roads::over_tls() else {
+    let Some(transport) = transports::over_tls() else {
         return;
     };
-    let load = Load::on(road, "no-tls", &[]);
+    let load = Load::on(transport, "no-tls", &[]);
     let noise = noise();
     // A record of application data before the handshake.
     let early = [b"\x17\x03\x03\x40\x00".as_slice(), &[b'x'; 1 << 14]].concat();
@@ -798,29 +801,29 @@ fn non_tls_input_is_closed() {
     // A handshake message with a declared length of 16 MB.
     let mut endless = b"\x16\x03\x01\x40\x00\x01\xff\xff\xff".to_vec();
     endless.resize(1 << 20, 3);
-    load.meanwhile(|| {
-        for said in [&noise, &early, plain.as_bytes(), CLIENT_HELLO, &endless] {
+    load.during_scrapes(|| {
+        for sent in [&noise, &early, plain.as_bytes(), CLIENT_HELLO, &endless] {
             let mut clients: Vec<_> = (0..40)
                 .map(|_| TcpStream::connect(load.program.address).unwrap())
                 .collect();
             for client in &mut clients {
-                let _heard = client.write_all(said);
-                client.set_read_timeout(Some(PATIENCE)).unwrap();
-                let mut heard = Vec::new();
-                let ended = client.read_to_end(&mut heard);
+                let _result = client.write_all(sent);
+                client.set_read_timeout(Some(TIMEOUT)).unwrap();
+                let mut received = Vec::new();
+                let ended = client.read_to_end(&mut received);
                 let is_over = ended.map_err(|error| error.kind());
                 assert!(
                     matches!(is_over, Ok(_) | Err(ErrorKind::ConnectionReset)),
                     "{is_over:?}"
                 );
                 // A TLS alert, or Go's error for plain HTTP.
-                let is_told = heard.first().is_none_or(|it| *it == 0x15)
-                    || heard.starts_with(b"HTTP/1.0 400 ");
-                assert!(is_told, "{heard:?}");
+                let is_rejected = received.first().is_none_or(|it| *it == 0x15)
+                    || received.starts_with(b"HTTP/1.0 400 ");
+                assert!(is_rejected, "{received:?}");
             }
         }
     });
-    load.over(
+    load.finish(
         "200 clients that speak no TLS to a port for it",
         16 * MEGABYTE,
         "an alert, status 400 or closed",

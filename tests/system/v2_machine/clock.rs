@@ -20,12 +20,16 @@ const MEANWHILE: f64 = 900.0;
 fn clock_step_back_costs_nothing() {
     let Some(out) = booted() else { return };
     let out = out.join("clock");
-    let page = |name: &str| {
-        let page = fs::read_to_string(out.join(name)).unwrap();
-        Scrape::parse(&page)
+    let metrics = |name: &str| {
+        let metrics = fs::read_to_string(out.join(name)).unwrap();
+        Scrape::parse(&metrics)
     };
-    let (before, back, after) = (page("before.prom"), page("back.prom"), page("after.prom"));
-    let time = |page: &Scrape| page.value("node_time_seconds", &[]).unwrap();
+    let (before, back, after) = (
+        metrics("before.prom"),
+        metrics("back.prom"),
+        metrics("after.prom"),
+    );
+    let time = |metrics: &Scrape| metrics.value("node_time_seconds", &[]).unwrap();
     let passed = time(&back) + DAY - time(&before);
     assert!((0.0..MEANWHILE).contains(&passed), "{passed}");
     let passed = time(&after) - time(&before);
@@ -34,17 +38,17 @@ fn clock_step_back_costs_nothing() {
     for (later, when) in [(&back, "set back"), (&after, "set right")] {
         assert_all_there(&before, later, when);
         assert_counting(&before, later, when);
-        let seen = later.series_named("container_last_seen");
-        for (labels, seen) in seen.filter(|(labels, _)| is_container(labels)) {
+        let last_seen = later.series_named("container_last_seen");
+        for (labels, last_seen) in last_seen.filter(|(labels, _)| is_container(labels)) {
             assert!(
-                (time(later) - seen).abs() < 2.0,
-                "{when}: {labels:?} {seen}"
+                (time(later) - last_seen).abs() < 2.0,
+                "{when}: {labels:?} {last_seen}"
             );
         }
         for (labels, took) in later.series_named("node_scrape_collector_duration_seconds") {
             assert!((0.0..60.0).contains(&took), "{when}: {labels:?} {took}");
         }
-        let started = |page: &Scrape| page.value("process_start_time_seconds", &[]);
+        let started = |metrics: &Scrape| metrics.value("process_start_time_seconds", &[]);
         assert_eq!(started(later), started(&before), "{when}");
     }
     // A container that starts in the future has no valid uptime.
@@ -53,7 +57,7 @@ fn clock_step_back_costs_nothing() {
     );
     assert_eq!(back.series_named(UPTIME).next(), None);
 
-    let samples = |page: &Scrape| page.value("strata_history_samples_total", &[]);
+    let samples = |metrics: &Scrape| metrics.value("strata_history_samples_total", &[]);
     assert!(samples(&back) > samples(&before), "no sample was taken");
 
     let cost = cost(&out);
@@ -79,9 +83,9 @@ fn assert_all_there(before: &Scrape, later: &Scrape, when: &str) {
         }
         let is_kept = |labels: &&Labels| is_container(labels) || !labels.contains_key("id");
         for labels in series.keys().filter(is_kept) {
-            let there = later.series.get(name);
-            let there = there.is_some_and(|there| there.contains_key(labels));
-            assert!(there, "{when}: {name}{labels:?} is missing");
+            let exists = later.series.get(name);
+            let exists = exists.is_some_and(|exists| exists.contains_key(labels));
+            assert!(exists, "{when}: {name}{labels:?} is missing");
         }
     }
 }

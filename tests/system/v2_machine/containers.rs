@@ -22,7 +22,7 @@ fn containers_match_docker_and_kernel() {
         let path = out.join(name);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
-    let page = Scrape::parse(&read("page.prom"));
+    let metrics = Scrape::parse(&read("page.prom"));
     let disks = read("disks");
     let disk = |numbers: &str| {
         let disk = disks.lines().find_map(|line| line.strip_prefix(numbers));
@@ -32,32 +32,32 @@ fn containers_match_docker_and_kernel() {
         let (before, after) = (out.join("before").join(name), out.join("after").join(name));
         let (before, after) = (CgroupReader::V2(before), CgroupReader::V2(after));
         assert_usage(
-            &page,
+            &metrics,
             name,
             &before.expected_samples(),
             &after.expected_samples(),
         );
-        assert_block_io(&page, name, &before, &after, disk);
-        assert_network(&page, name, &out);
+        assert_block_io(&metrics, name, &before, &after, disk);
+        assert_network(&metrics, name, &out);
     }
-    assert_limits(&page, &out.join("before/limited"));
-    assert_loads(&page);
-    assert_lives(&page, &read("inspect"));
+    assert_limits(&metrics, &out.join("before/limited"));
+    assert_loads(&metrics);
+    assert_lives(&metrics, &read("inspect"));
     // The kernel's counter is gone with the container, so Docker's events are counted.
     let ooms = read("ooms").lines().filter(|name| *name == "whole").count();
     assert_eq!(
-        of(&page, "container_oom_events_total", "whole"),
+        container_value(&metrics, "container_oom_events_total", "whole"),
         u32::try_from(ooms).ok().map(f64::from)
     );
 
-    let about = |family: &str, labels: &[(&str, &str)]| page.value(family, labels);
-    assert_eq!(about("strata_cgroup_info", &[("version", "v2")]), Some(1.0));
+    let value = |family: &str, labels: &[(&str, &str)]| metrics.value(family, labels);
+    assert_eq!(value("strata_cgroup_info", &[("version", "v2")]), Some(1.0));
     let engine = [("engine", "docker"), ("cgroup_driver", "systemd")];
-    assert_eq!(about("strata_engine_info", &engine), Some(1.0));
+    assert_eq!(value("strata_engine_info", &engine), Some(1.0));
     // Services are exposed, too, without a name.
     let daemon = [("id", "/system.slice/docker.service")];
-    assert!(about("container_memory_usage_bytes", &daemon) > Some(10.0 * MIB));
-    for (labels, _) in page.series_named("container_memory_usage_bytes") {
+    assert!(value("container_memory_usage_bytes", &daemon) > Some(10.0 * MIB));
+    for (labels, _) in metrics.series_named("container_memory_usage_bytes") {
         let is_container = labels["id"].starts_with("/system.slice/docker-");
         assert_eq!(labels.contains_key("name"), is_container, "{labels:?}");
         assert_eq!(labels.contains_key("image"), is_container, "{labels:?}");
@@ -65,18 +65,18 @@ fn containers_match_docker_and_kernel() {
 }
 
 /// A family's value for the container of this name.
-fn of(page: &Scrape, family: &str, name: &str) -> Option<f64> {
-    page.value(family, &[("name", name)])
+fn container_value(metrics: &Scrape, family: &str, name: &str) -> Option<f64> {
+    metrics.value(family, &[("name", name)])
 }
 
 /// Traffic of its only interface, by the columns of `net/dev`.
-fn assert_network(page: &Scrape, name: &str, out: &Path) {
+fn assert_network(metrics: &Scrape, name: &str, out: &Path) {
     let column = |when: &str, column: usize| -> f64 {
         let text = fs::read_to_string(out.join(when).join(name).join("net-dev")).unwrap();
         let mut lines = text.lines().map(str::trim);
         let line = lines.find_map(|line| line.strip_prefix("eth0:")).unwrap();
-        let word = line.split_whitespace().nth(column).unwrap();
-        word.parse().unwrap()
+        let field = line.split_whitespace().nth(column).unwrap();
+        field.parse().unwrap()
     };
     for (what, at) in [
         ("receive_bytes", 0),
@@ -89,10 +89,10 @@ fn assert_network(page: &Scrape, name: &str, out: &Path) {
         ("transmit_packets_dropped", 11),
     ] {
         let family = format!("container_network_{what}_total");
-        let said = page.value(&family, &[("name", name), ("interface", "eth0")]);
+        let value = metrics.value(&family, &[("name", name), ("interface", "eth0")]);
         assert_between(
             &family,
-            said,
+            value,
             column("before", at),
             column("after", at),
             0.0,
@@ -101,7 +101,7 @@ fn assert_network(page: &Scrape, name: &str, out: &Path) {
 }
 
 /// Limits as requested and as the kernel has them.
-fn assert_limits(page: &Scrape, group: &Path) {
+fn assert_limits(metrics: &Scrape, group: &Path) {
     let name = "limited";
     let kernel = |file: &str| fs::read_to_string(group.join(file)).unwrap();
     assert_eq!(kernel("cpu.max"), "20000 100000\n");
@@ -119,53 +119,66 @@ fn assert_limits(page: &Scrape, group: &Path) {
         ("container_memory_limit_bytes", 64.0 * MIB),
         ("container_threads_max", 23.0),
     ] {
-        assert_eq!(of(page, family, name), Some(expected), "{family}");
+        assert_eq!(
+            container_value(metrics, family, name),
+            Some(expected),
+            "{family}"
+        );
     }
     // Unlimited.
     let family = "container_spec_memory_limit_bytes";
-    assert_eq!(of(page, family, "load"), Some(0.0));
-    assert_eq!(of(page, "container_spec_cpu_quota", "load"), None);
-    let default = of(page, "container_spec_cpu_shares", "load");
+    assert_eq!(container_value(metrics, family, "load"), Some(0.0));
+    assert_eq!(
+        container_value(metrics, "container_spec_cpu_quota", "load"),
+        None
+    );
+    let default = container_value(metrics, "container_spec_cpu_shares", "load");
     assert_eq!(default, Some(1024.0));
 }
 
 /// Known effects of each load, independent of the kernel's files.
-fn assert_loads(page: &Scrape) {
-    let said = |family: &str, name: &str| {
-        of(page, family, name).unwrap_or_else(|| panic!("no {family} of {name}"))
+fn assert_loads(metrics: &Scrape) {
+    let value = |family: &str, name: &str| {
+        container_value(metrics, family, name).unwrap_or_else(|| panic!("no {family} of {name}"))
     };
     // It was throttled most of the time and waited meanwhile.
-    let throttled = said("container_cpu_cfs_throttled_periods_total", "limited");
-    let periods = said("container_cpu_cfs_periods_total", "limited");
+    let throttled = value("container_cpu_cfs_throttled_periods_total", "limited");
+    let periods = value("container_cpu_cfs_periods_total", "limited");
     assert!(throttled > 0.5 * periods, "{throttled} of {periods}");
-    assert!(said("container_cpu_cfs_throttled_seconds_total", "limited") > 1.0);
-    assert!(said("container_pressure_cpu_waiting_seconds_total", "limited") > 1.0);
+    assert!(value("container_cpu_cfs_throttled_seconds_total", "limited") > 1.0);
+    assert!(value("container_pressure_cpu_waiting_seconds_total", "limited") > 1.0);
     // The data written to a tmpfs and to a file is in the page cache.
-    let cache = said("container_memory_cache", "load");
+    let cache = value("container_memory_cache", "load");
     assert!((28.0 * MIB..34.0 * MIB).contains(&cache), "{cache}");
-    assert!(said("container_memory_max_usage_bytes", "load") >= 28.0 * MIB);
-    let written = said("container_disk_write_bytes_total", "load");
+    assert!(value("container_memory_max_usage_bytes", "load") >= 28.0 * MIB);
+    let written = value("container_disk_write_bytes_total", "load");
     assert!((8.0 * MIB..12.0 * MIB).contains(&written), "{written}");
     // It hit its limit and had to wait for memory.
-    assert!(said("container_memory_events_max_total", "child") > 0.0);
-    assert!(said("container_memory_max_usage_bytes", "child") >= 30.0 * MIB);
-    assert!(said("container_pressure_memory_waiting_seconds_total", "child") > 0.0);
+    assert!(value("container_memory_events_max_total", "child") > 0.0);
+    assert!(value("container_memory_max_usage_bytes", "child") >= 30.0 * MIB);
+    assert!(value("container_pressure_memory_waiting_seconds_total", "child") > 0.0);
     let load = 5e6;
     for (way, name) in [("receive", "load"), ("transmit", "sender")] {
         let family = format!("container_network_{way}_bytes_total");
-        assert_between(&family, of(page, &family, name), load, load * 1.1, 0.0);
+        assert_between(
+            &family,
+            container_value(metrics, &family, name),
+            load,
+            load * 1.1,
+            0.0,
+        );
     }
 }
 
 /// States of all containers, including those that are not running.
-fn assert_lives(page: &Scrape, inspected: &str) {
+fn assert_lives(metrics: &Scrape, inspected: &str) {
     let lives = inspected.lines().map(|line| {
-        let words: Vec<&str> = line.split(' ').collect();
-        (words[0].trim_start_matches('/'), words)
+        let fields: Vec<&str> = line.split(' ').collect();
+        (fields[0].trim_start_matches('/'), fields)
     });
     let lives: BTreeMap<&str, Vec<&str>> = lives.collect();
     assert_eq!(lives.len(), 8);
-    for (name, said) in &lives {
+    for (name, value_of) in &lives {
         let [
             _,
             id,
@@ -178,29 +191,29 @@ fn assert_lives(page: &Scrape, inspected: &str) {
             finished,
             memory,
             image,
-        ] = said[..]
+        ] = value_of[..]
         else {
-            panic!("{said:?}")
+            panic!("{value_of:?}")
         };
         let is_running = RUNNING.contains(name);
-        let about = |family: &str| of(page, family, name);
+        let value = |family: &str| container_value(metrics, family, name);
         let labels = [("name", *name), ("state", state)];
         assert_eq!(
-            page.value("container_state", &labels),
+            metrics.value("container_state", &labels),
             Some(1.0),
             "{labels:?}"
         );
-        let mut all = page.series_named("container_state");
+        let mut all = metrics.series_named("container_state");
         let (labels, _) = all.find(|(labels, _)| labels["name"] == *name).unwrap();
         assert_eq!(labels["image"], image);
         assert_eq!(labels["id"], format!("/system.slice/docker-{id}.scope"));
-        assert_eq!(about("container_restarts_total"), restarts.parse().ok());
+        assert_eq!(value("container_restarts_total"), restarts.parse().ok());
         let limit = if is_running {
             memory.parse().ok()
         } else {
             None
         };
-        assert_eq!(about("container_spec_memory_limit_bytes"), limit, "{name}");
+        assert_eq!(value("container_spec_memory_limit_bytes"), limit, "{name}");
         for (family, time, is_there) in [
             ("container_creation_time_seconds", created, true),
             ("container_start_time_seconds", started, true),
@@ -210,13 +223,13 @@ fn assert_lives(page: &Scrape, inspected: &str) {
                 let time = parse_unix_seconds(time);
                 // The event may be late, by several seconds on an emulated machine.
                 let slack = if is_running { 1e-3 } else { 30.0 };
-                assert_between(family, about(family), time, time, slack);
+                assert_between(family, value(family), time, time, slack);
             } else {
-                assert_eq!(about(family), None, "{family} of {name}");
+                assert_eq!(value(family), None, "{family} of {name}");
             }
         }
         let expected = (!is_running).then(|| code.parse().unwrap());
-        assert_eq!(about("container_exit_code"), expected, "{name}");
+        assert_eq!(value("container_exit_code"), expected, "{name}");
     }
     for (name, state, code) in [
         ("loop", "exited", "3"),
@@ -226,24 +239,37 @@ fn assert_lives(page: &Scrape, inspected: &str) {
     ] {
         assert_eq!((lives[name][2], lives[name][4]), (state, code), "{name}");
     }
-    assert_eq!(of(page, "container_restarts_total", "loop"), Some(1.0));
+    assert_eq!(
+        container_value(metrics, "container_restarts_total", "loop"),
+        Some(1.0)
+    );
     for (family, name, expected) in [
         ("container_oom_events_total", "child", 1.0),
         ("container_health_state", "checked", 1.0),
         ("container_health_state", "load", -1.0),
         ("container_status", "checked", 2.0),
     ] {
-        assert_eq!(of(page, family, name), Some(expected), "{family}");
+        assert_eq!(
+            container_value(metrics, family, name),
+            Some(expected),
+            "{family}"
+        );
     }
     // It is still exposed, because it ended less than the grace period ago.
-    let ended = of(page, "container_finish_time_seconds", "ended").unwrap();
-    let seen = of(page, "container_last_seen", "ended");
-    assert_between("last seen", seen, ended - 60.0, ended, 1.0);
-    assert_eq!(of(page, "container_memory_usage_bytes", "ended"), None);
+    let ended = container_value(metrics, "container_finish_time_seconds", "ended").unwrap();
+    let last_seen = container_value(metrics, "container_last_seen", "ended");
+    assert_between("last seen", last_seen, ended - 60.0, ended, 1.0);
+    assert_eq!(
+        container_value(metrics, "container_memory_usage_bytes", "ended"),
+        None
+    );
     let till = [("container_label_com_docker_compose_service", "till")];
     let shop = [("container_label_com_docker_compose_project", "shop")];
     for label in [till, shop] {
-        let usage = page.value("container_memory_usage_bytes", &label);
-        assert_eq!(usage, of(page, "container_memory_usage_bytes", "limited"));
+        let usage = metrics.value("container_memory_usage_bytes", &label);
+        assert_eq!(
+            usage,
+            container_value(metrics, "container_memory_usage_bytes", "limited")
+        );
     }
 }

@@ -50,7 +50,7 @@ pub(super) const FLAGS: &[&str] = &[
 ];
 
 /// Families of `node_exporter` that this exporter lacks or has with other labels.
-const OTHERWISE: &[(&str, &str)] = &[
+const NOT_COMPARED: &[(&str, &str)] = &[
     ("go_", "there is no Go runtime"),
     ("promhttp_", "that is Go's library for metrics"),
     ("process_", "its own process"),
@@ -60,9 +60,9 @@ const OTHERWISE: &[(&str, &str)] = &[
 
 /// Families and series that only this exporter has.
 const NEWER: &[(&str, &str)] = &[
-    ("strata_", "what node_exporter does not say"),
+    ("strata_", "not in node_exporter"),
     ("cadvisor_", "cAdvisor's"),
-    ("census_", "what node_exporter does not say"),
+    ("census_", "not in node_exporter"),
     ("container_", "cAdvisor's"),
     ("machine_", "cAdvisor's"),
     (
@@ -80,7 +80,7 @@ const NEWER: &[(&str, &str)] = &[
     ),
     (
         "node_network_altnames_info",
-        "upstream has it with --collector.netclass.netlink, and ours does without",
+        "upstream needs --collector.netclass.netlink",
     ),
     (
         "node_scrape_collector_success",
@@ -93,7 +93,7 @@ const NEWER: &[(&str, &str)] = &[
     ("node_systemd_virtualization_info", "upstream's since"),
     (
         "node_tcp_connection_states",
-        "ours says of states that no socket is in that there are none",
+        "this exporter exposes 0 for states without sockets",
     ),
 ];
 
@@ -105,7 +105,7 @@ const NEWER_LABELS: &[(&str, &str, &str)] = &[
 ];
 
 /// Metrics that scraping itself changes, so they may be constant for one exporter only.
-const CHANGED_BY_ASKING: &[&str] = &[
+const CHANGED_BY_SCRAPING: &[&str] = &[
     "node_filefd_allocated",
     "node_memory_",
     "node_processes_",
@@ -118,7 +118,7 @@ const CHANGED_BY_ASKING: &[&str] = &[
 
 /// States that may contain only the exporter itself: `node_exporter`'s main thread runs while it
 /// reads, this exporter's sleeps while another thread reads.
-const OF_THE_ASKER: &[&str] = &["node_processes_state", "node_processes_threads_state"];
+const CHANGED_BY_THE_EXPORTER: &[&str] = &["node_processes_state", "node_processes_threads_state"];
 
 /// Metrics that an exporter must have under every user.
 const BASICS: &[&str] = &[
@@ -138,36 +138,37 @@ const BROKEN: &[&str] = &["panicked", "timed_out", "still_running"];
 fn metrics_match_node_exporter() {
     let Some(out) = booted() else { return };
     let read = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
-    let mut wrong = Vec::new();
+    let mut errors = Vec::new();
     for user in ["root", "nobody"] {
         let rounds = [1, 2, 3].map(|round| {
-            let scrape = |who: &str| scraped(&read(&format!("{user}-{who}-{round}.prom")));
+            let scrape =
+                |exporter: &str| scraped(&read(&format!("{user}-{exporter}-{round}.prom")));
             let (before, ours, after) = (scrape("before"), scrape("ours"), scrape("after"));
             assert!(after.series.contains_key("node_load1"), "no anchor");
-            wrong.extend(broken(&ours).map(|what| format!("as {user}, {what}")));
+            errors.extend(broken(&ours).map(|what| format!("as {user}, {what}")));
             differences(&before, &ours, &after)
         });
         let [first, others @ ..] = &rounds;
         let lasting = first
             .iter()
             .filter(|(what, _)| others.iter().all(|round| round.contains_key(*what)));
-        wrong.extend(lasting.map(|(_, said)| format!("as {user}, {said}")));
+        errors.extend(lasting.map(|(_, message)| format!("as {user}, {message}")));
         let ours = scraped(&read(&format!("{user}-ours-1.prom")));
         let failed: Vec<&str> = collectors_with(&ours, "failed").collect();
         println!("as {user}, these collectors fail: {failed:?}");
     }
     assert!(
-        wrong.is_empty(),
+        errors.is_empty(),
         "{} differences:\n{}\nleft in {}",
-        wrong.len(),
-        wrong.join("\n"),
+        errors.len(),
+        errors.join("\n"),
         out.display()
     );
 }
 
 /// Parses a page, without labels that Debian's `node_exporter` is too old for.
-fn scraped(page: &str) -> Scrape {
-    let mut scrape = Scrape::parse(page);
+fn scraped(text: &str) -> Scrape {
+    let mut scrape = Scrape::parse(text);
     for (name, series) in &mut scrape.series {
         let newer = NEWER_LABELS
             .iter()
@@ -223,13 +224,13 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
         |list: &[(&str, &str)], name: &str| list.iter().any(|(it, _)| name.starts_with(it));
     let mut found = BTreeMap::new();
     for (name, series) in &before.series {
-        if starts(OTHERWISE, name) {
+        if starts(NOT_COMPARED, name) {
             continue;
         }
         let (kind, our_kind) = (before.types.get(name), ours.types.get(name));
         if kind != our_kind && ours.series.contains_key(name) {
-            let said = format!("{name} is {our_kind:?}, not {kind:?}");
-            found.insert(format!("{name} type"), said);
+            let message = format!("{name} is {our_kind:?}, not {kind:?}");
+            found.insert(format!("{name} type"), message);
         }
         for (labels, before) in series {
             let collector = labels.get("collector").map_or("", String::as_str);
@@ -240,7 +241,7 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
             };
             let what = format!("{name}{labels:?}");
             let Some(our_value) = value(ours, name, labels) else {
-                if *before <= 1.0 && OF_THE_ASKER.contains(&name.as_str()) {
+                if *before <= 1.0 && CHANGED_BY_THE_EXPORTER.contains(&name.as_str()) {
                     continue;
                 }
                 found.insert(what.clone(), format!("{what} is missing"));
@@ -248,20 +249,20 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
             };
             let kind = kind.map_or("", String::as_str);
             if !agrees(name, kind, [*before, our_value, later]) {
-                let said = format!("{what} is {our_value}, not from {before} to {later}");
-                found.insert(what, said);
+                let message = format!("{what} is {our_value}, not from {before} to {later}");
+                found.insert(what, message);
             }
         }
     }
     for (name, series) in &ours.series {
-        let of_the_asker = OF_THE_ASKER.contains(&name.as_str());
-        if starts(OTHERWISE, name) || starts(NEWER, name) || of_the_asker {
+        let is_own_effect = CHANGED_BY_THE_EXPORTER.contains(&name.as_str());
+        if starts(NOT_COMPARED, name) || starts(NEWER, name) || is_own_effect {
             continue;
         }
         let is_theirs = |it: &Labels| {
             [before, after]
                 .iter()
-                .any(|page| value(page, name, it).is_some())
+                .any(|text| value(text, name, it).is_some())
         };
         for labels in series.keys().filter(|it| !is_theirs(it)) {
             let what = format!("{name}{labels:?}");
@@ -277,7 +278,8 @@ fn agrees(name: &str, kind: &str, [before, ours, after]: [f64; 3]) -> bool {
     if is_close(before, ours) || is_close(after, ours) || (least..=most).contains(&ours) {
         return true;
     }
-    let stands_still = before == after && !CHANGED_BY_ASKING.iter().any(|it| name.starts_with(it));
+    let stands_still =
+        before == after && !CHANGED_BY_SCRAPING.iter().any(|it| name.starts_with(it));
     if kind == "counter" || stands_still {
         return false;
     }

@@ -61,8 +61,8 @@ fn boot_once(scripts: &Path, machine: &Path) -> Result<PathBuf, String> {
     lock.lock().unwrap();
     let result = task.with_extension("result");
     let text = fs::read_to_string(&result).unwrap_or_default();
-    if let Some((of, error)) = text.split_once('\n')
-        && of == run
+    if let Some((recorded_run, error)) = text.split_once('\n')
+        && recorded_run == run
     {
         return match error {
             "" => Ok(task.join("out")),

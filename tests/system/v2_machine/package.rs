@@ -19,20 +19,20 @@ fn unit_restrictions_hide_no_series() {
     let Some(out) = out() else {
         return;
     };
-    let of = |name: &str| -> Series {
-        let page = fs::read_to_string(out.join(name)).unwrap();
-        let page = Scrape::parse(&page);
+    let series_in = |name: &str| -> Series {
+        let metrics = fs::read_to_string(out.join(name)).unwrap();
+        let metrics = Scrape::parse(&metrics);
         // These describe the difference itself.
-        let names = page.series.into_iter();
+        let names = metrics.series.into_iter();
         let names = names.filter(|(name, _)| name != "strata_sandbox_info");
-        let series = names.flat_map(|(name, of)| {
-            let labels = of.into_keys();
+        let series = names.flat_map(|(name, series_in)| {
+            let labels = series_in.into_keys();
             labels.map(move |labels| (name.clone(), labels))
         });
         series.collect()
     };
     let rounds = |name: &str| -> Vec<Series> {
-        let rounds = (1..=2).map(|round| of(&format!("{name}-{round}.prom")));
+        let rounds = (1..=2).map(|round| series_in(&format!("{name}-{round}.prom")));
         rounds.collect()
     };
     // Series in all scrapes, and series in any scrape.
@@ -56,23 +56,25 @@ fn unit_sees_mounts_unchanged() {
     let Some(out) = out() else {
         return;
     };
-    let page = fs::read_to_string(out.join("unit-2.prom")).unwrap();
-    let page = Scrape::parse(&page);
+    let metrics = fs::read_to_string(out.join("unit-2.prom")).unwrap();
+    let metrics = Scrape::parse(&metrics);
     let size = |mount: &str| {
-        page.value("node_filesystem_size_bytes", &[("mountpoint", mount)])
+        metrics
+            .value("node_filesystem_size_bytes", &[("mountpoint", mount)])
             .unwrap_or_else(|| panic!("{mount} is not shown"))
     };
     assert_eq!(size("/home"), f64::from(5 << 20));
     assert_eq!(size("/srv/closed"), f64::from(3 << 20));
-    for (labels, value) in page.series_named("node_filesystem_readonly") {
+    for (labels, value) in metrics.series_named("node_filesystem_readonly") {
         assert_eq!(value, 0.0, "{labels:?}");
     }
     // Other containers are exposed with their Docker names.
     assert!(
-        page.value("container_memory_usage_bytes", &[("name", "seen")])
+        metrics
+            .value("container_memory_usage_bytes", &[("name", "seen")])
             .is_some()
     );
-    assert!(page.value("node_timex_sync_status", &[]).is_some());
+    assert!(metrics.value("node_timex_sync_status", &[]).is_some());
 }
 
 #[test]
@@ -80,9 +82,9 @@ fn service_sandbox_is_as_strict_as_the_kernel_allows() {
     let Some(out) = out() else {
         return;
     };
-    let page = fs::read_to_string(out.join("unit-2.prom")).unwrap();
-    let page = Scrape::parse(&page);
-    let (labels, _) = page.series_named("strata_sandbox_info").next().unwrap();
+    let metrics = fs::read_to_string(out.join("unit-2.prom")).unwrap();
+    let metrics = Scrape::parse(&metrics);
+    let (labels, _) = metrics.series_named("strata_sandbox_info").next().unwrap();
     assert_eq!(labels["seccomp"], "on");
     assert!(labels["landlock"].starts_with("abi "), "{labels:?}");
 }
@@ -92,10 +94,10 @@ fn running_service_exposure_level_is_low() {
     let Some(out) = out() else {
         return;
     };
-    let said = fs::read_to_string(out.join("security")).unwrap();
-    let (_, level) = said.split_once("strata_exporter.service: ").unwrap();
+    let report = fs::read_to_string(out.join("security")).unwrap();
+    let (_, level) = report.split_once("strata_exporter.service: ").unwrap();
     let level: f64 = level.split(' ').next().unwrap().parse().unwrap();
-    assert!(level <= EXPOSURE, "{said}");
+    assert!(level <= EXPOSURE, "{report}");
 }
 
 /// Directory of the package script's output.

@@ -98,7 +98,7 @@ mod tests {
         let odd = "104 0 cciss/c0d0 0 0 0 0 0 0 0 0 0 0 1\n8 16 sdb 1 2\n3 1 hdx 4 3 2 1\n";
         machine.write("proc/diskstats", &(disks + odd));
         let (lines, skipped) = collected(&machine);
-        let of = |device: &str| {
+        let series_of = |device: &str| {
             let device = format!(r#"{{id="/",device="{device}"}} "#);
             let lines = lines.iter().filter_map(|line| {
                 let (name, value) = line.split_once(&device)?;
@@ -119,20 +119,22 @@ mod tests {
         ];
         let mut expected = expected.map(|(name, value)| (name.to_owned(), value));
         expected.sort();
-        let mut sda = of("/dev/sda");
+        let mut sda = series_of("/dev/sda");
         sda.sort();
         assert_eq!(sda, expected);
-        let mut cciss = of("/dev/cciss/c0d0").into_iter().filter(|it| it.1 != "0");
+        let mut cciss = series_of("/dev/cciss/c0d0")
+            .into_iter()
+            .filter(|it| it.1 != "0");
         let weighted = "io_time_weighted_seconds_total".to_owned();
         assert_eq!(cciss.next(), Some((weighted, "0.001")));
-        let of_devices = lines.iter().filter(|line| line.contains("device="));
-        assert_eq!(of_devices.count(), 2 * 9, "{lines:#?}");
+        let device_lines = lines.iter().filter(|line| line.contains("device="));
+        assert_eq!(device_lines.count(), 2 * 9, "{lines:#?}");
         assert_eq!(skipped, 1);
     }
 
     #[test]
     fn unreadable_diskstats_do_not_affect_groups() {
-        let machine = MachineFixture::new("container-disk-nobody");
+        let machine = MachineFixture::new("container-disk-no-diskstats");
         machine.write("sys/fs/cgroup/cgroup.controllers", "io\n");
         machine.write(
             "sys/fs/cgroup/io.stat",

@@ -90,7 +90,7 @@ pub(super) struct ContainerDisk {
 
 impl Collector for ContainerDisk {
     const NAME: &'static str = "container_disk";
-    const ABOUT: &'static str = "what containers and services do to block devices";
+    const ABOUT: &'static str = "disk I/O of containers and services";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 
@@ -236,8 +236,8 @@ mod tests {
                 r#"container_disk_write_ops_total{id="/a"} 1018"#,
             ]
         );
-        let below = r#"container_fs_writes_total{id="/a",device="253:16"} 104"#;
-        assert!(lines.iter().any(|line| line == below), "{lines:#?}");
+        let expected = r#"container_fs_writes_total{id="/a",device="253:16"} 104"#;
+        assert!(lines.iter().any(|line| line == expected), "{lines:#?}");
     }
 
     #[test]
@@ -264,11 +264,11 @@ mod tests {
         assert_eq!(lines(&idle(Some(true))).len(), 4);
         assert_eq!(lines(&idle(None)), Vec::<String>::new());
         assert_eq!(lines(&idle(Some(false))), Vec::<String>::new());
-        let uncounted = BlockIo {
+        let no_counters = BlockIo {
             devices: vec![device(8, 0)],
             is_accounted: Some(false),
         };
-        assert_eq!(lines(&uncounted), Vec::<String>::new());
+        assert_eq!(lines(&no_counters), Vec::<String>::new());
     }
 
     #[test]
@@ -286,13 +286,13 @@ mod tests {
             }],
             is_accounted: None,
         };
-        let of = r#"{id="/a",device="8:16""#;
+        let series = r#"{id="/a",device="8:16""#;
         let by = |operation, n| {
             format!(
-                r#"container_blkio_device_usage_total{of},major="8",minor="16",operation="{operation}"}} {n}"#
+                r#"container_blkio_device_usage_total{series},major="8",minor="16",operation="{operation}"}} {n}"#
             )
         };
-        let cost = |name, n| format!("container_fs_io_cost_{name}_seconds_total{of}}} {n}");
+        let cost = |name, n| format!("container_fs_io_cost_{name}_seconds_total{series}}} {n}");
         assert_eq!(
             lines(&io),
             [

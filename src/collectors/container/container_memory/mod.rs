@@ -96,7 +96,7 @@ pub(super) struct ContainerMemory {
 
 impl Collector for ContainerMemory {
     const NAME: &'static str = "container_memory";
-    const ABOUT: &'static str = "what containers and services have in memory, and OOM kills";
+    const ABOUT: &'static str = "memory usage and OOM kills of containers and services";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = NoFlags;
 

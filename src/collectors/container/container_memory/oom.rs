@@ -175,10 +175,10 @@ mod tests {
     ) -> Vec<Option<u64>> {
         let mut kills = OomKills::new();
         let mut now = kills.now;
-        let scrapes = scrapes.iter().map(|(has_group, kernel, told)| {
+        let scrapes = scrapes.iter().map(|(has_group, kernel, engine_events)| {
             now += pause;
             kills.begin_scrape(now);
-            let count = kills.count_by_id("a", *has_group, *kernel, *told);
+            let count = kills.count_by_id("a", *has_group, *kernel, *engine_events);
             kills.end_scrape([].into_iter());
             count
         });
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn count_continues_when_cgroup_is_recreated() {
-        let podmans = counted(&[
+        let counts = counted(&[
             (RUNS, Some(2), None),
             (RUNS, Some(5), None),
             (RUNS, Some(1), None),
@@ -195,17 +195,17 @@ mod tests {
             (RUNS, Some(3), None),
             (RUNS, Some(3), None),
         ]);
-        assert_eq!(podmans, [2, 5, 6, 6, 9, 9].map(Some));
+        assert_eq!(counts, [2, 5, 6, 6, 9, 9].map(Some));
     }
 
     #[test]
     fn read_failure_does_not_reset_count() {
-        let once = counted(&[
+        let counts = counted(&[
             (RUNS, Some(2), None),
             (RUNS, None, None),
             (RUNS, Some(2), None),
         ]);
-        assert_eq!(once, [2, 2, 2].map(Some));
+        assert_eq!(counts, [2, 2, 2].map(Some));
     }
 
     #[test]

@@ -58,7 +58,10 @@ impl GroupLoads {
 }
 
 impl GroupLoad {
-    #[expect(clippy::cast_precision_loss, reason = "no machine has so many threads")]
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "thread counts are far below 2^52"
+    )]
     fn from_thread_states(threads: &[char], counted_at: Instant) -> Self {
         let count = |state| threads.iter().filter(|it| **it == state).count() as f64;
         Self {
@@ -97,21 +100,22 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let busy = GroupLoad::from_thread_states(&['R', 'R', 'S', 'D', 'R', 'D'], start);
-        let is = |load: GroupLoad, expected: [u32; 2]| {
+        let assert_load = |load: GroupLoad, expected: [u32; 2]| {
             let loads = [load.running, load.uninterruptible].map(to_thousandths);
             assert_eq!(loads, expected.map(|it| Value::Float(it.into())));
         };
-        is(busy, [3000, 2000]);
+        assert_load(busy, [3000, 2000]);
         let idle = |seconds| GroupLoad::from_thread_states(&['S'], at(seconds));
-        is(idle(0).averaged_with(&busy), [3000, 2000]);
-        is(idle(10).averaged_with(&busy), [1104, 736]);
-        is(idle(600).averaged_with(&busy), [0, 0]);
+        assert_load(idle(0).averaged_with(&busy), [3000, 2000]);
+        assert_load(idle(10).averaged_with(&busy), [1104, 736]);
+        assert_load(idle(600).averaged_with(&busy), [0, 0]);
         // Counting more often gives the same result.
-        let often = idle(10).averaged_with(&idle(7).averaged_with(&idle(3).averaged_with(&busy)));
-        is(often, [1104, 736]);
+        let sampled_often =
+            idle(10).averaged_with(&idle(7).averaged_with(&idle(3).averaged_with(&busy)));
+        assert_load(sampled_often, [1104, 736]);
         let steady = GroupLoad::from_thread_states(&['R'], at(9))
             .averaged_with(&GroupLoad::from_thread_states(&['R'], start));
-        is(steady, [1000, 0]);
+        assert_load(steady, [1000, 0]);
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub(super) struct ContainerProcesses {
 
 impl Collector for ContainerProcesses {
     const NAME: &'static str = "container_processes";
-    const ABOUT: &'static str = "what processes of containers and services have open";
+    const ABOUT: &'static str = "processes of containers and services";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = ContainerProcessesFlags;
@@ -293,21 +293,21 @@ mod tests {
 
     #[test]
     fn one_unreadable_process_drops_the_sum() {
-        let refused = || {
+        let permission_denied = || {
             let errno = std::io::Error::from_raw_os_error(libc::EACCES);
             Err(crate::error::Error::io("/proc/9/fd", errno))
         };
-        let machine = MachineFixture::new("container-processes-refused");
+        let machine = MachineFixture::new("container-processes-denied");
         machine.write("proc/7/stat", &stat('S', 1));
         machine.write("proc/9/stat", &stat('S', 1));
         let snapshot = machine.snapshot();
         let processes = [7, 9].map(|pid| snapshot.process(pid).unwrap());
-        let one_tells = |process: &Process| match process.pid() {
+        let read = |process: &Process| match process.pid() {
             7 => Ok(5),
-            _ => refused(),
+            _ => permission_denied(),
         };
         assert!(
-            sum_over(&processes, one_tells)
+            sum_over(&processes, read)
                 .unwrap_err()
                 .is_permission_denied()
         );

@@ -48,11 +48,11 @@ impl<T: Default> PerGroup<T> {
 
     /// Removes the cgroups that were not used since the scrape began.
     pub(super) fn remove_unused(&mut self) {
-        self.0.retain(|_, kept| kept.is_used);
+        self.0.retain(|_, entry| entry.is_used);
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.values().map(|kept| &kept.value)
+        self.0.values().map(|entry| &entry.value)
     }
 }
 
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn value_is_dropped_with_its_group() {
-        let machine = MachineFixture::new("container-processes-kept");
+        let machine = MachineFixture::new("container-processes-per-group");
         machine.write("sys/fs/cgroup/cgroup.controllers", "\n");
         machine.write("sys/fs/cgroup/a/cgroup.procs", "");
         let scrapes = machine.snapshots();
@@ -73,23 +73,23 @@ mod tests {
             let groups = scrapes().cgroups().walk(|path| path == "/a").unwrap();
             Arc::clone(groups.first().unwrap())
         };
-        let mut kept = PerGroup::<u32>::default();
-        *kept.get_or_default(&group()) = 7;
-        kept.begin_scrape();
-        assert_eq!(*kept.get_or_default(&group()), 7);
+        let mut per_group = PerGroup::<u32>::default();
+        *per_group.get_or_default(&group()) = 7;
+        per_group.begin_scrape();
+        assert_eq!(*per_group.get_or_default(&group()), 7);
         let dir = scrapes().roots().sysfs.join("fs/cgroup/a");
         // Created before the other is removed, so that it cannot reuse the inode number.
         fs::create_dir(dir.with_file_name("b")).unwrap();
         fs::remove_dir_all(&dir).unwrap();
         fs::rename(dir.with_file_name("b"), &dir).unwrap();
-        assert_eq!(*kept.get_or_default(&group()), 0);
-        assert_eq!(kept.values().count(), 2);
-        kept.begin_scrape();
-        kept.get_or_default(&group());
-        kept.remove_unused();
-        assert_eq!(kept.values().count(), 1);
-        kept.begin_scrape();
-        kept.remove_unused();
-        assert_eq!(kept.values().count(), 0);
+        assert_eq!(*per_group.get_or_default(&group()), 0);
+        assert_eq!(per_group.values().count(), 2);
+        per_group.begin_scrape();
+        per_group.get_or_default(&group());
+        per_group.remove_unused();
+        assert_eq!(per_group.values().count(), 1);
+        per_group.begin_scrape();
+        per_group.remove_unused();
+        assert_eq!(per_group.values().count(), 0);
     }
 }

@@ -131,7 +131,7 @@ impl GroupSchedStats {
             self.groups.get_or_default(group).is_partial = false;
         }
         self.groups.remove_unused();
-        self.process_count = self.groups.values().map(|known| known.living.len()).sum();
+        self.process_count = self.groups.values().map(|group| group.living.len()).sum();
     }
 
     /// Records the values of a process for all cgroups that contain it.
@@ -178,8 +178,8 @@ impl TrackedGroup {
     /// capacity.
     fn record(&mut self, pid: u32, process: TrackedProcess, has_capacity: bool) -> Option<bool> {
         match self.living.entry(pid) {
-            Entry::Occupied(mut known) => {
-                let before = known.insert(process);
+            Entry::Occupied(mut entry) => {
+                let before = entry.insert(process);
                 if !process.is_continuation_of(&before) {
                     self.ended_total = sum(self.ended_total, before.stat);
                 }
@@ -249,7 +249,7 @@ fn is_alive(snapshot: &Snapshot, pid: u32, started: u64) -> bool {
 }
 
 fn too_many_processes() -> Error {
-    Error::api("schedstat", "there are too many processes")
+    Error::api("schedstat", "too many processes")
 }
 
 #[cfg(test)]
@@ -270,62 +270,62 @@ mod tests {
         }
     }
 
-    fn record_one(known: &mut TrackedGroup, round: u64, pid: u32, started: u64, n: u64) {
+    fn record_one(group: &mut TrackedGroup, round: u64, pid: u32, started: u64, n: u64) {
         let process = TrackedProcess {
             started,
             stat: stat(n),
             generation: round,
         };
-        known.record(pid, process, true).unwrap();
+        group.record(pid, process, true).unwrap();
     }
 
     #[test]
     fn exited_process_stays_in_the_sum() {
-        let mut known = TrackedGroup::default();
-        record_one(&mut known, 1, 7, 70, 3);
-        record_one(&mut known, 1, 8, 80, 4);
-        assert_eq!(known.total(1, GONE), stat(7));
-        record_one(&mut known, 2, 7, 70, 5);
-        assert_eq!(known.total(2, GONE), stat(9));
-        assert_eq!(known.living.len(), 1);
-        assert_eq!(known.total(3, GONE), stat(9));
-        assert_eq!(known.total(4, GONE), stat(9));
-        assert!(known.living.is_empty());
+        let mut group = TrackedGroup::default();
+        record_one(&mut group, 1, 7, 70, 3);
+        record_one(&mut group, 1, 8, 80, 4);
+        assert_eq!(group.total(1, GONE), stat(7));
+        record_one(&mut group, 2, 7, 70, 5);
+        assert_eq!(group.total(2, GONE), stat(9));
+        assert_eq!(group.living.len(), 1);
+        assert_eq!(group.total(3, GONE), stat(9));
+        assert_eq!(group.total(4, GONE), stat(9));
+        assert!(group.living.is_empty());
     }
 
     #[test]
     fn reused_pid_is_a_new_process() {
-        let mut known = TrackedGroup::default();
-        record_one(&mut known, 1, 7, 70, 3);
-        record_one(&mut known, 2, 7, 71, 4);
-        assert_eq!(known.total(2, GONE), stat(7));
+        let mut group = TrackedGroup::default();
+        record_one(&mut group, 1, 7, 70, 3);
+        record_one(&mut group, 2, 7, 71, 4);
+        assert_eq!(group.total(2, GONE), stat(7));
         // Another thread took the place of the main thread.
-        record_one(&mut known, 3, 7, 71, 1);
-        assert_eq!(known.total(3, GONE), stat(8));
+        record_one(&mut group, 3, 7, 71, 1);
+        assert_eq!(group.total(3, GONE), stat(8));
     }
 
     #[test]
     fn invisible_process_is_not_counted_twice() {
-        let mut known = TrackedGroup::default();
-        record_one(&mut known, 1, 7, 70, 3);
-        assert_eq!(known.total(2, ALIVE), stat(3));
-        record_one(&mut known, 3, 7, 70, 5);
-        assert_eq!(known.total(3, ALIVE), stat(5));
-        assert_eq!(known.total(4, GONE), stat(5));
+        let mut group = TrackedGroup::default();
+        record_one(&mut group, 1, 7, 70, 3);
+        assert_eq!(group.total(2, ALIVE), stat(3));
+        record_one(&mut group, 3, 7, 70, 5);
+        assert_eq!(group.total(3, ALIVE), stat(5));
+        assert_eq!(group.total(4, GONE), stat(5));
     }
 
     #[test]
     fn at_capacity_only_tracked_processes_are_updated() {
-        let mut known = TrackedGroup::default();
-        record_one(&mut known, 1, 7, 70, 3);
+        let mut group = TrackedGroup::default();
+        record_one(&mut group, 1, 7, 70, 3);
         let process = TrackedProcess {
             started: 70,
             stat: stat(4),
             generation: 2,
         };
-        assert_eq!(known.record(7, process, false), Some(false));
-        assert_eq!(known.record(8, process, false), None);
-        assert_eq!(known.total(2, GONE), stat(4));
+        assert_eq!(group.record(7, process, false), Some(false));
+        assert_eq!(group.record(8, process, false), None);
+        assert_eq!(group.total(2, GONE), stat(4));
     }
 
     fn write(machine: &MachineFixture, pid: u32, started: u64, schedstat: &str) {
@@ -360,12 +360,12 @@ mod tests {
         let mut out = Families::default();
         let first = scrapes();
         stats.add_totals(&mut out, &first, first.workloads().unwrap());
-        let of_root = out
+        let root_lines = out
             .lines()
             .into_iter()
             .filter(|line| line.contains(r#"{id="/"}"#));
         assert_eq!(
-            of_root.collect::<Vec<_>>(),
+            root_lines.collect::<Vec<_>>(),
             [
                 r#"container_cpu_schedstat_run_seconds_total{id="/"} 1.000000005"#,
                 r#"container_cpu_schedstat_runqueue_seconds_total{id="/"} 1e-8"#,
@@ -413,7 +413,7 @@ mod tests {
         assert_eq!(
             lines(&mut GroupSchedStats::default(), &scrapes()),
             (vec![], 1),
-            "a damaged file"
+            "malformed file"
         );
         machine.remove("proc/2");
         assert_eq!(

@@ -30,7 +30,11 @@ impl CompatNames {
     pub(super) fn from_compat(compat: &[Compat]) -> Result<Self, String> {
         let kumina = compat.contains(&Compat::Kumina);
         if kumina && compat.iter().any(|each| *each != Compat::Kumina) {
-            return Err("--collector.libvirt.compat: kumina excludes the others, as it has other labels on the same names".to_owned());
+            return Err(
+                "--collector.libvirt.compat: kumina cannot be combined with other values, \
+                 because its labels differ"
+                    .to_owned(),
+            );
         }
         Ok(Self {
             inovex: kumina || compat.contains(&Compat::Inovex),

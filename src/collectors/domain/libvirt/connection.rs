@@ -31,7 +31,7 @@ pub(super) fn collect_into(out: &mut Families, connection: &ConnectionInfo) {
     if let Some(error) = &connection.error {
         out.record_error(Error::api("libvirt", error));
     } else if !connection.is_up {
-        out.record_error(Error::api("libvirt", "no answer"));
+        out.record_error(Error::api("libvirt", "no response"));
     }
     let driver = connection
         .versions

@@ -54,7 +54,7 @@ metrics! {
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
     let metadata = labelled.domain.definition.as_deref();
-    let described = metadata.map_or(&[][..], |about| &about.disks);
+    let described = metadata.map_or(&[][..], |definition| &definition.disks);
     let mut by_target = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for each in described {
@@ -86,8 +86,8 @@ fn add_io_errors(out: &mut Families, labelled: &LabelledDomain<'_>, counted: &[&
         return;
     };
     // Disks without errors start at 0, so that a rate has a first value.
-    let without_errors = counted.iter().filter(|_| labelled.is_active());
-    let mut errors: BTreeMap<&str, u64> = without_errors.map(|name| (*name, 0)).collect();
+    let active_names = counted.iter().filter(|_| labelled.is_active());
+    let mut errors: BTreeMap<&str, u64> = active_names.map(|name| (*name, 0)).collect();
     errors.extend(
         io_errors
             .iter()
@@ -111,7 +111,7 @@ fn add_counters(
     description: Option<&DiskDef>,
 ) {
     let name = disk.name.as_str();
-    let file = description.and_then(|about| about.source.as_deref());
+    let file = description.and_then(|definition| definition.source.as_deref());
     let file = file.or(disk.path.as_deref()).unwrap_or_default();
     let shared = labelled.shared_device_base("source_file", file);
     for (metric, count) in [
@@ -222,11 +222,11 @@ mod tests {
         }
     }
 
-    fn domain(about: Vec<DiskDef>, disks: Vec<DomainDisk>) -> Domain {
+    fn domain(definitions: Vec<DiskDef>, disks: Vec<DomainDisk>) -> Domain {
         Domain {
             state: Some(DomainState::Running),
             definition: Some(Arc::new(DomainDef {
-                disks: about,
+                disks: definitions,
                 ..DomainDef::default()
             })),
             stats: DomainStats {
@@ -243,7 +243,7 @@ mod tests {
 
     #[test]
     fn disk_is_exposed_under_both_naming_schemes() {
-        let about = DiskDef {
+        let definition = DiskDef {
             driver_name: Some("qemu".to_owned()),
             driver_type: Some("qcow2".to_owned()),
             cache: Some("none".to_owned()),
@@ -252,7 +252,7 @@ mod tests {
             serial: Some("S1".to_owned()),
             ..described("vda", "disk")
         };
-        let domain = domain(vec![about], vec![counted("vda", 20)]);
+        let domain = domain(vec![definition], vec![counted("vda", 20)]);
         assert_eq!(
             testing::lines(&domain, "inovex,tinkoff", collect_into),
             [
@@ -290,26 +290,34 @@ mod tests {
             capacity: None,
             ..counted(name, 0)
         };
-        let about = vec![
+        let definitions = vec![
             described("hdc", "cdrom"),
             described("fda", "floppy"),
             // For example a network disk without a path.
             described("vda", "disk"),
         ];
-        let domain = domain(about, vec![zeros("hdc"), zeros("fda"), zeros("vda")]);
+        let domain = domain(definitions, vec![zeros("hdc"), zeros("fda"), zeros("vda")]);
         let lines = testing::lines(&domain, "inovex", collect_into);
-        let of = |name: &str| {
+        let series_count = |name: &str| {
             let label = format!(r#"target_device="{name}""#);
             lines.iter().filter(|line| line.contains(&label)).count()
         };
-        assert_eq!([of("hdc"), of("fda"), of("vda")], [1, 1, 12], "{lines:#?}");
+        assert_eq!(
+            [
+                series_count("hdc"),
+                series_count("fda"),
+                series_count("vda")
+            ],
+            [1, 1, 12],
+            "{lines:#?}"
+        );
     }
 
     #[test]
     fn duplicate_disk_names_yield_one_series() {
-        let about = vec![described("vda", "disk"), described("vda", "disk")];
+        let definitions = vec![described("vda", "disk"), described("vda", "disk")];
         let disks = vec![counted("vda", 1), counted("vda", 50)];
-        let out = testing::families(&domain(about, disks), "inovex", collect_into);
+        let out = testing::families(&domain(definitions, disks), "inovex", collect_into);
         assert_eq!(out.lines().len(), 1 + 12);
         assert_eq!(out.errors().0, 2);
     }

@@ -181,10 +181,10 @@ mod tests {
 
     fn lines(pattern: &str) -> Vec<String> {
         let pattern = pattern.parse().unwrap();
-        let of_domain = |out: &mut Families, of: &LabelledDomain<'_>| {
-            collect_into(out, of, &mut KvmFilter::new(&pattern));
+        let collect = |out: &mut Families, labelled: &LabelledDomain<'_>| {
+            collect_into(out, labelled, &mut KvmFilter::new(&pattern));
         };
-        testing::lines(&domain(), "inovex", of_domain)
+        testing::lines(&domain(), "inovex", collect)
     }
 
     #[test]
@@ -206,8 +206,8 @@ mod tests {
     #[test]
     fn flag_selects_kvm_statistics() {
         let all = lines(".");
-        let of_kvm = all.iter().filter(|line| line.contains("kvm"));
-        assert_eq!(of_kvm.count(), 5, "{all:#?}");
+        let kvm_lines = all.iter().filter(|line| line.contains("kvm"));
+        assert_eq!(kvm_lines.count(), 5, "{all:#?}");
         let peak =
             r#"libvirt_domain_kvm_peak{domain="web",stat="max_mmu_page_hash_collisions"} 12"#;
         assert!(all.iter().any(|line| line == peak));

@@ -38,7 +38,7 @@ metrics! {
 
 pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
     let metadata = labelled.domain.definition.as_deref();
-    let described = metadata.map_or(&[][..], |about| &about.interfaces);
+    let described = metadata.map_or(&[][..], |definition| &definition.interfaces);
     let mut seen = BTreeSet::new();
     for each in described {
         add_description(out, labelled, each, &mut seen);
@@ -48,7 +48,7 @@ pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
         let name = interface.name.as_str();
         if name.is_empty() {
             let domain = &labelled.domain.name;
-            let reason = format!("domain {domain:?}: an interface without a name");
+            let reason = format!("domain {domain:?}: interface without a name");
             out.record_error(Error::api("libvirt", reason));
             continue;
         }
@@ -143,10 +143,10 @@ mod tests {
         }
     }
 
-    fn domain(about: Vec<InterfaceDef>, interfaces: Vec<DomainInterface>) -> Domain {
+    fn domain(definitions: Vec<InterfaceDef>, interfaces: Vec<DomainInterface>) -> Domain {
         Domain {
             definition: Some(Arc::new(DomainDef {
-                interfaces: about,
+                interfaces: definitions,
                 ..DomainDef::default()
             })),
             stats: DomainStats {
@@ -159,14 +159,14 @@ mod tests {
 
     #[test]
     fn interface_is_exposed_under_both_naming_schemes() {
-        let about = InterfaceDef {
+        let definition = InterfaceDef {
             source_bridge: Some("br0".to_owned()),
             model: Some("virtio".to_owned()),
             mtu: Some(1450),
             virtual_port: Some("p0".to_owned()),
             ..described("bridge", Some("vnet0"), Some("52:54:00:00:00:01"))
         };
-        let domain = domain(vec![about], vec![counted("vnet0", 10)]);
+        let domain = domain(vec![definition], vec![counted("vnet0", 10)]);
         assert_eq!(
             testing::lines(&domain, "inovex,tinkoff", collect_into),
             [
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn duplicate_or_unnamed_interfaces_yield_no_duplicates() {
-        let about = vec![
+        let definitions = vec![
             described("hostdev", None, Some("52:54:00:00:00:01")),
             described("hostdev", None, Some("52:54:00:00:00:02")),
             described("user", None, None),
@@ -205,7 +205,7 @@ mod tests {
             counted("vnet0", 30),
             counted("vnet0", 40),
         ];
-        let domain = domain(about, interfaces);
+        let domain = domain(definitions, interfaces);
         let out = testing::families(&domain, "inovex,tinkoff", collect_into);
         let lines = out.lines();
         let series: BTreeSet<_> = lines.iter().map(|line| line.rsplit_once(' ')).collect();
@@ -216,7 +216,7 @@ mod tests {
         let (skipped, reason) = out.errors();
         assert_eq!(skipped, 4);
         let reason = reason.unwrap().to_string();
-        let expected = r#"libvirt: domain "web": there is another interface ("", "")"#;
+        let expected = r#"libvirt: domain "web": duplicate interface ("", "")"#;
         assert_eq!(reason, expected);
     }
 

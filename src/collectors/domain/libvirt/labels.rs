@@ -89,7 +89,7 @@ impl<'a> LabelledDomain<'a> {
     ) -> bool {
         if seen.contains(&key) {
             let name = &self.domain.name;
-            let reason = format!("domain {name:?}: there is another {kind} {key:?}");
+            let reason = format!("domain {name:?}: duplicate {kind} {key:?}");
             out.record_error(Error::api("libvirt", reason));
             return false;
         }

@@ -153,8 +153,8 @@ mod tests {
             limits: Some(limits.into()),
             ..DiskDef::default()
         };
-        let lines = testing::lines(&testing::domain("web"), "inovex", |out, of| {
-            add_disk_limits(out, of, &disk);
+        let lines = testing::lines(&testing::domain("web"), "inovex", |out, labelled| {
+            add_disk_limits(out, labelled, &disk);
         });
         let short = lines.iter().map(|line| {
             let line = line.replace(r#"{domain="web",target_device="vda"}"#, "");

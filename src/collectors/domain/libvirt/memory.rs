@@ -88,8 +88,8 @@ pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
     if let Some(last) = balloon.last_update {
         out.add_with(&LAST_UPDATE, &labelled.base, [], last);
     }
-    if let Some(about) = &labelled.domain.definition {
-        let period = about.balloon_period.unwrap_or_default();
+    if let Some(definition) = &labelled.domain.definition {
+        let period = definition.balloon_period.unwrap_or_default();
         out.add_with(&PERIOD, &labelled.base, [], period);
     }
 }
@@ -200,17 +200,17 @@ mod tests {
 
     #[test]
     fn no_used_percent_without_balloon_stats() {
-        let of = |available, usable| {
+        let percent_of = |available, usable| {
             used_percent(&Balloon {
                 available,
                 usable,
                 ..Balloon::default()
             })
         };
-        assert_eq!(of(Some(0), Some(0)), None);
-        assert_eq!(of(Some(80), None), None);
-        assert_eq!(of(None, Some(1)), None);
-        assert_eq!(of(Some(80), Some(81)), None);
-        assert_eq!(of(Some(80), Some(0)), Some(Value::Float(100.0)));
+        assert_eq!(percent_of(Some(0), Some(0)), None);
+        assert_eq!(percent_of(Some(80), None), None);
+        assert_eq!(percent_of(None, Some(1)), None);
+        assert_eq!(percent_of(Some(80), Some(81)), None);
+        assert_eq!(percent_of(Some(80), Some(0)), Some(Value::Float(100.0)));
     }
 }

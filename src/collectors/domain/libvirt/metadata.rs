@@ -17,16 +17,20 @@ pub(super) fn collect_into(out: &mut Families, labelled: &LabelledDomain<'_>) {
     let domain = labelled.domain;
     let metadata = domain.definition.as_deref();
     let [os_type, arch, machine, title] = match metadata {
-        Some(about) => {
-            [&about.os_type, &about.arch, &about.machine, &about.title].map(text_or_empty)
-        }
+        Some(definition) => [
+            &definition.os_type,
+            &definition.arch,
+            &definition.machine,
+            &definition.title,
+        ]
+        .map(text_or_empty),
         None => [""; 4],
     };
     let id = domain.id.map(|id| id.to_string()).unwrap_or_default();
     let labels = [os_type, arch, machine, &domain.uuid, &id, title];
     out.add_with(&INFO, &labelled.base, labels, true);
 
-    let nova = metadata.and_then(|about| about.nova.as_ref());
+    let nova = metadata.and_then(|definition| definition.nova.as_ref());
     if let (Some(nova), true) = (nova, labelled.compat.inovex) {
         let labels = [
             text_or_empty(&nova.name),
@@ -72,7 +76,7 @@ mod tests {
 
     #[test]
     fn openstack_instance_has_both_info_metrics() {
-        let about = DomainDef {
+        let definition = DomainDef {
             title: Some("The \"web\"\nserver".to_owned()),
             os_type: Some("hvm".to_owned()),
             arch: Some("x86_64".to_owned()),
@@ -91,7 +95,7 @@ mod tests {
         };
         let domain = Domain {
             id: Some(7),
-            definition: Some(Arc::new(about)),
+            definition: Some(Arc::new(definition)),
             ..testing::domain("instance-0001")
         };
         let uuid = testing::UUID;

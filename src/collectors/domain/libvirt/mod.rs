@@ -101,7 +101,7 @@ pub(super) struct LibvirtCollector {
 
 impl Collector for LibvirtCollector {
     const NAME: &'static str = "libvirt";
-    const ABOUT: &'static str = "what virtual machines are, do and use";
+    const ABOUT: &'static str = "state, configuration and statistics of libvirt domains";
     const METRICS: &'static [&'static Desc] = ALL_METRICS;
     type Flags = LibvirtCollectorFlags;
 
@@ -203,16 +203,16 @@ mod tests {
             with("c", DomainState::Paused),
         ];
         let fetched = fetched(true, domains);
-        let of = |compat| {
+        let counts_of = |compat| {
             let lines = lines(&collector(&[compat]), &fetched);
             let counts = lines
                 .into_iter()
                 .filter(|it| it.starts_with("libvirt_domains"));
             counts.collect::<Vec<_>>()
         };
-        assert_eq!(of(Compat::Inovex), ["libvirt_domains 3"]);
+        assert_eq!(counts_of(Compat::Inovex), ["libvirt_domains 3"]);
         let both = ["libvirt_domains 3", "libvirt_domains_number 2"];
-        assert_eq!(of(Compat::Kumina), both);
+        assert_eq!(counts_of(Compat::Kumina), both);
     }
 
     #[test]
@@ -220,11 +220,11 @@ mod tests {
         let domain = testing::domain("a\"b\\c\nd");
         let libvirt = collector(&[Compat::Kumina]);
         let lines = lines(&libvirt, &fetched(true, vec![domain]));
-        let of_domain = lines.iter().filter(|line| line.contains('{'));
+        let domain_lines = lines.iter().filter(|line| line.contains('{'));
         let expected = r#"{domain="a\"b\\c\nd""#;
-        let of_domain = of_domain.filter(|line| !line.starts_with("strata_libvirt_info"));
-        assert!(of_domain.clone().all(|line| line.contains(expected)));
-        assert!(of_domain.count() > 3);
+        let domain_lines = domain_lines.filter(|line| !line.starts_with("strata_libvirt_info"));
+        assert!(domain_lines.clone().all(|line| line.contains(expected)));
+        assert!(domain_lines.count() > 3);
     }
 
     #[test]

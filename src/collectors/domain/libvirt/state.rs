@@ -94,8 +94,8 @@ pub(super) fn collect_into(
     // Inactive domains are requested in batches, so their own response time is unknown.
     let timed_out = domain.is_stuck || domain.response_time.is_none() && domain.state.is_none();
     out.add_with(&TIMED_OUT, &labelled.base, [], timed_out);
-    if let Some(took) = domain.response_time {
-        out.add_with(&DURATION, &labelled.base, [], took);
+    if let Some(duration) = domain.response_time {
+        out.add_with(&DURATION, &labelled.base, [], duration);
     }
 }
 
@@ -203,7 +203,9 @@ mod tests {
 
     fn lines(domain: &Domain, names: &str) -> Vec<String> {
         let now = Some(Duration::from_secs(1060));
-        testing::lines(domain, names, |out, of| collect_into(out, of, now))
+        testing::lines(domain, names, |out, labelled| {
+            collect_into(out, labelled, now);
+        })
     }
 
     #[test]
@@ -262,7 +264,9 @@ mod tests {
             is_stuck: true,
             ..testing::domain("web")
         };
-        let lines = testing::lines(&domain, "inovex", |out, of| collect_into(out, of, None));
+        let lines = testing::lines(&domain, "inovex", |out, labelled| {
+            collect_into(out, labelled, None);
+        });
         assert_eq!(
             lines,
             [

@@ -1,4 +1,4 @@
-//! Test support for all subjects.
+//! Test support for this collector's modules.
 
 use super::{
     compat::{Compat, CompatNames},
@@ -8,7 +8,7 @@ use crate::{family::Families, sources::libvirt::Domain};
 
 pub(super) const UUID: &str = "65264178-ac37-5d9a-9d66-bc590fddde8d";
 
-/// A domain of which only the name and UUID are known.
+/// A domain with only a name and a UUID.
 pub(super) fn domain(name: &str) -> Domain {
     Domain {
         name: name.to_owned(),
@@ -17,7 +17,7 @@ pub(super) fn domain(name: &str) -> Domain {
     }
 }
 
-/// The families of a subject with these names.
+/// Families of a domain with the metric names of these exporters.
 pub(super) fn families(
     domain: &Domain,
     names: &str,
@@ -37,11 +37,11 @@ pub(super) fn families(
     out
 }
 
-/// The same as lines.
+/// Like `families`, as lines.
 pub(super) fn lines(
     domain: &Domain,
     names: &str,
-    of: impl FnOnce(&mut Families, &LabelledDomain<'_>),
+    collect_into: impl FnOnce(&mut Families, &LabelledDomain<'_>),
 ) -> Vec<String> {
-    families(domain, names, of).lines()
+    families(domain, names, collect_into).lines()
 }

@@ -289,7 +289,9 @@ mod tests {
     /// Total bytes read from all disks.
     fn read(totals: &DeviceTotals, domain: &Domain) -> Option<String> {
         totals.retain(std::slice::from_ref(domain));
-        let lines = testing::lines(domain, "inovex", |out, of| totals.collect_into(out, of));
+        let lines = testing::lines(domain, "inovex", |out, labelled| {
+            totals.collect_into(out, labelled);
+        });
         let prefix = r#"libvirt_domain_disk_read_bytes_total{domain="web"} "#;
         let mut values = lines.iter().filter_map(|line| line.strip_prefix(prefix));
         values.next().map(str::to_owned)
@@ -312,7 +314,8 @@ mod tests {
         domain.stats.interfaces = vec![interface("vnet0", 100), interface("vnet1", 1000)];
         let totals = DeviceTotals::default();
         assert_eq!(
-            testing::lines(&domain, "kumina", |out, of| totals.collect_into(out, of)),
+            testing::lines(&domain, "kumina", |out, labelled| totals
+                .collect_into(out, labelled)),
             [
                 r#"libvirt_domain_net_receive_bytes_total{domain="web"} 1100"#,
                 r#"libvirt_domain_net_receive_packets_total{domain="web"} 1102"#,
@@ -362,8 +365,8 @@ mod tests {
             ..running(1, disks)
         };
         assert_eq!(read(&totals, &partial(vec![])), None);
-        let whole = running(1, vec![disk("vda", 10), disk("vdb", 20)]);
-        assert_eq!(read(&totals, &whole).as_deref(), Some("30"));
+        let both = running(1, vec![disk("vda", 10), disk("vdb", 20)]);
+        assert_eq!(read(&totals, &both).as_deref(), Some("30"));
         assert_eq!(read(&totals, &partial(vec![])), None);
         assert_eq!(read(&totals, &partial(vec![disk("vda", 11)])), None);
         let both = partial(vec![disk("vda", 12), disk("vdb", 20)]);
@@ -386,8 +389,10 @@ mod tests {
             let domain = running(1, vec![disk(&format!("vd{at}"), 1)]);
             assert_eq!(read(&totals, &domain), Some((at + 1).to_string()));
         }
-        let kept = totals.0.lock().unwrap();
-        let names = kept.values().map(|kept| kept.disks.last_counters.len());
+        let totals = totals.0.lock().unwrap();
+        let names = totals
+            .values()
+            .map(|totals| totals.disks.last_counters.len());
         assert!(names.sum::<usize>() <= MAX_REMOVED + 1);
     }
 }

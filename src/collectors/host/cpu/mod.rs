@@ -92,7 +92,7 @@ pub(super) struct CpuCollector {
 
 impl Collector for CpuCollector {
     const NAME: &'static str = "cpu";
-    const ABOUT: &'static str = "what the CPUs spend their time on";
+    const ABOUT: &'static str = "CPU time by mode";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = CpuCollectorFlags;
 
@@ -202,7 +202,7 @@ fn parse_cpu_list(text: &Text) -> Result<Vec<u32>> {
     for range in text.trimmed().split(',').filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
-            return Err(text.error(1, format_args!("not a range of CPUs: {range:?}")));
+            return Err(text.error(1, format_args!("invalid CPU range {range:?}")));
         };
         cpus.extend((first..=last).take(MAX_CPUS));
         if cpus.len() > MAX_CPUS {
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(parse_cpu_list(&"0-2,7\n".into()).unwrap(), [0, 1, 2, 7]);
         assert!(parse_cpu_list(&"\n".into()).unwrap().is_empty());
         let error = parse_cpu_list(&"0-x\n".into()).unwrap_err().to_string();
-        assert_eq!(error, r#"test:1: not a range of CPUs: "0-x""#);
+        assert_eq!(error, r#"test:1: invalid CPU range "0-x""#);
         assert!(parse_cpu_list(&"0-4294967295".into()).unwrap().len() <= MAX_CPUS);
         assert!(parse_cpu_list(&"0-65535,70000-80000".into()).is_err());
     }

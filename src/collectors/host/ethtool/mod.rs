@@ -95,7 +95,7 @@ pub(super) struct EthtoolCollector {
 
 impl Collector for EthtoolCollector {
     const NAME: &'static str = "ethtool";
-    const ABOUT: &'static str = "what the drivers of network interfaces count and can do";
+    const ABOUT: &'static str = "network driver statistics and link settings";
     const ENABLED: bool = false;
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = EthtoolCollectorFlags;

@@ -57,7 +57,7 @@ pub(super) struct Textfile {
 
 impl Collector for Textfile {
     const NAME: &'static str = "textfile";
-    const ABOUT: &'static str = "metrics that other programs leave in files";
+    const ABOUT: &'static str = "metrics from *.prom files";
     const METRICS: &'static [&'static Desc] = METRICS;
     type Flags = TextfileFlags;
 
@@ -115,11 +115,14 @@ impl MergedFamily {
     fn merge(&mut self, parsed: ParsedFamily<'_>, file: &str) -> Result<(), String> {
         let first = self.files.first().map_or("", String::as_str);
         if self.family.kind != parsed.kind {
-            return Err(format!("{} has another type in {first}", parsed.name));
+            return Err(format!("{} has a different type in {first}", parsed.name));
         }
         match (&self.help, parsed.help) {
-            (Some(known), Some(help)) if *known != help => {
-                return Err(format!("{} has another help text in {first}", parsed.name));
+            (Some(help_text), Some(help)) if *help_text != help => {
+                return Err(format!(
+                    "{} has a different help text in {first}",
+                    parsed.name
+                ));
             }
             (None, help) => self.help = help,
             _ => {}
@@ -208,7 +211,10 @@ impl FamilyMerger {
         let at = index.unwrap_or(self.families.len());
         if index.is_none() {
             if let Some(other) = self.conflicting_family(&parsed.name, parsed.kind) {
-                return Err(format!("{} is the name of a part of {other}", parsed.name));
+                return Err(format!(
+                    "{} conflicts with a series name of {other}",
+                    parsed.name
+                ));
             }
             self.by_name.insert(parsed.name.clone().into_owned(), at);
             self.families.push(MergedFamily::new(&parsed));
@@ -224,8 +230,8 @@ impl FamilyMerger {
     fn conflicting_family(&self, name: &str, kind: MetricType) -> Option<&str> {
         let find_family = |name: &str| self.families.get(*self.by_name.get(name)?);
         let is_part = |part: &SampleSuffix| {
-            let whole = find_family(name.strip_suffix(part.suffix())?)?;
-            parts(whole.family.kind).contains(part).then_some(whole)
+            let parent = find_family(name.strip_suffix(part.suffix())?)?;
+            parts(parent.family.kind).contains(part).then_some(parent)
         };
         let complex = [
             MetricType::Histogram,
@@ -237,7 +243,7 @@ impl FamilyMerger {
         all_parts
             .find_map(is_part)
             .or_else(|| own_parts.find_map(|part| find_family(&format!("{name}{}", part.suffix()))))
-            .map(|known| known.family.name.as_ref())
+            .map(|other| other.family.name.as_ref())
     }
 
     fn into_families(mut self) -> Families {
@@ -356,13 +362,16 @@ mod tests {
         for (second, reason) in [
             (
                 "# HELP x Two.\n# TYPE x gauge\nx 2\nz 3\n",
-                "1: x has another help text in a",
+                "1: x has a different help text in a",
             ),
-            ("\nx 2\nz 3\n", "2: x has another type in a"),
-            ("s_count 2\nz 3\n", "1: s_count is the name of a part of s"),
+            ("\nx 2\nz 3\n", "2: x has a different type in a"),
+            (
+                "s_count 2\nz 3\n",
+                "1: s_count conflicts with a series name of s",
+            ),
             (
                 "# TYPE t summary\nt{quantile=\"1\"} 2\nz 3\n",
-                "1: t is the name of a part of t_count",
+                "1: t conflicts with a series name of t_count",
             ),
         ] {
             let (lines, families) = merged(&[("a", first), ("b", second)]);

@@ -72,13 +72,13 @@ pub(super) fn parse(file: &UserFile, max: usize) -> Result<ParsedFile<'_>> {
     let mut lines = body.split(|byte| *byte == b'\n').enumerate().peekable();
     while let Some((i, line)) = lines.next() {
         let is_last = lines.peek().is_none();
-        let read = if is_last && !line.iter().all(|byte| is_blank(*byte)) && line != b"# EOF" {
+        let parsed = if is_last && !line.iter().all(|byte| is_blank(*byte)) && line != b"# EOF" {
             // The writer may not have finished the line.
-            Err("the last line does not end".to_owned())
+            Err("last line has no newline".to_owned())
         } else {
             parser.parse_line(i + 1, line)
         };
-        let reason = read.map_err(|reason| Error::Parse {
+        let reason = parsed.map_err(|reason| Error::Parse {
             path: file.path.clone(),
             line: i + 1,
             reason,
@@ -90,7 +90,7 @@ pub(super) fn parse(file: &UserFile, max: usize) -> Result<ParsedFile<'_>> {
         families: parser
             .builders
             .into_iter()
-            .filter_map(|draft| draft.build(is_open_metrics))
+            .filter_map(|builder| builder.build(is_open_metrics))
             .collect(),
         skipped,
     })
@@ -247,7 +247,7 @@ impl<'a> Parser<'a> {
             return Ok(());
         };
         if name.is_empty() || !is_blank(*after_name) {
-            return Err(format!("no metric's name behind {keyword}"));
+            return Err(format!("missing metric name after {keyword}"));
         }
         let rest = String::from_utf8_lossy(rest);
         let text = rest.trim_start_matches([' ', '\t']);
@@ -259,7 +259,7 @@ impl<'a> Parser<'a> {
         if keyword == "HELP" {
             let help = unescape_help(text)?;
             if builder.help.replace(help).is_some() {
-                return Err(format!("a second HELP of {name}"));
+                return Err(format!("duplicate HELP for {name}"));
             }
         } else {
             let text = if is_open_metrics {
@@ -268,10 +268,10 @@ impl<'a> Parser<'a> {
                 text.to_ascii_lowercase()
             };
             let kind = parse_type(&text, is_open_metrics)
-                .ok_or_else(|| format!("{name} has the unknown type {}", Excerpt(&text)))?;
+                .ok_or_else(|| format!("{name} has unknown type {}", Excerpt(&text)))?;
             if builder.kind.replace(kind).is_some() {
                 return Err(format!(
-                    "a second TYPE of {name}, or one behind its samples"
+                    "TYPE of {name} is duplicate or follows its samples"
                 ));
             }
         }
@@ -286,7 +286,7 @@ impl<'a> Parser<'a> {
         let line = cursor.0;
         let name = cursor.name(is_in_metric_name);
         if name.is_empty() || !cursor.0.starts_with([' ', '\t', '{']) {
-            return Err(format!("not a metric's name: {}", Excerpt(line)));
+            return Err(format!("invalid metric name: {}", Excerpt(line)));
         }
         cursor.skip_blanks();
         self.count_item()?;
@@ -294,13 +294,13 @@ impl<'a> Parser<'a> {
         cursor.skip_blanks();
         let word = cursor.word();
         let value = self::parse_number(word)
-            .ok_or_else(|| format!("the value of {name} is not a number: {}", Excerpt(word)))?;
+            .ok_or_else(|| format!("invalid value of {name}: {}", Excerpt(word)))?;
         self.check_end(cursor)?;
 
         labels.sort_by_key(|(name, _)| *name);
         let mut pairs = labels.iter().zip(labels.iter().skip(1));
         if let Some(((duplicate, _), _)) = pairs.find(|((a, _), (b, _))| a == b) {
-            return Err(format!("{name} has the label {} twice", Excerpt(duplicate)));
+            return Err(format!("{name} has duplicate label {}", Excerpt(duplicate)));
         }
         let (is_open_metrics, (builder, suffix)) =
             (self.is_open_metrics, self.builder_for_sample(number, name)?);
@@ -312,26 +312,28 @@ impl<'a> Parser<'a> {
         };
         if is_open_metrics && !name.ends_with(name_suffix(kind)) {
             return Err(format!(
-                "a sample of {name} must be named {name}{}",
+                "sample of {name} must be named {name}{}",
                 name_suffix(kind)
             ));
         }
         if kind == MetricType::Info && value != Value::Unsigned(1) && value != Value::Float(1.0) {
-            return Err(format!("{name} says something other than 1"));
+            return Err(format!("value of info metric {name} must be 1"));
         }
         let bound = match bound_label(kind) {
             Some(label) => take_bound(&mut labels, label)?,
             None => None,
         };
         let bound = match (part, bound) {
-            (SampleSuffix::Bucket, None) => return Ok(Some("a bucket without a bound")),
+            (SampleSuffix::Bucket, None) => return Ok(Some("bucket without le label")),
             (SampleSuffix::None, None) if kind == MetricType::Summary => {
-                return Ok(Some("a summary's sample without a quantile"));
+                return Ok(Some("summary sample without quantile label"));
             }
             (SampleSuffix::None, _)
                 if matches!(kind, MetricType::Histogram | MetricType::GaugeHistogram) =>
             {
-                return Ok(Some("a histogram's sample that is no part of one"));
+                return Ok(Some(
+                    "histogram sample without _bucket, _sum or _count suffix",
+                ));
             }
             (SampleSuffix::Bucket | SampleSuffix::None, bound) => bound,
             _ => None,
@@ -364,31 +366,25 @@ impl<'a> Parser<'a> {
             let at = cursor.0;
             let name = cursor.name(is_in_label_name);
             if name.is_empty() {
-                return Err(format!("not a label's name: {}", Excerpt(at)));
+                return Err(format!("invalid label name: {}", Excerpt(at)));
             }
             if name.starts_with("__") {
-                return Err(format!("the label name {} is reserved", Excerpt(name)));
+                return Err(format!("label name {} is reserved", Excerpt(name)));
             }
             cursor.skip_blanks();
             if !cursor.eat('=') {
-                return Err(format!("no = behind the label name {}", Excerpt(name)));
+                return Err(format!("missing = after label name {}", Excerpt(name)));
             }
             cursor.skip_blanks();
             if !cursor.eat('"') {
-                return Err(format!(
-                    "the value of the label {} is not in quotes",
-                    Excerpt(name)
-                ));
+                return Err(format!("value of label {} is not quoted", Excerpt(name)));
             }
             let value = cursor.label_value()?;
             self.count_item()?;
             labels.push((name, value));
             cursor.skip_blanks();
             if !cursor.eat(',') && !cursor.0.starts_with('}') {
-                return Err(format!(
-                    "neither , nor }} behind the label {}",
-                    Excerpt(name)
-                ));
+                return Err(format!("expected , or }} after label {}", Excerpt(name)));
             }
         }
     }
@@ -405,18 +401,15 @@ impl<'a> Parser<'a> {
         }
         let word = cursor.word();
         Err(match parse_number(word) {
-            Some(_) => format!(
-                "a timestamp, which no text file may have: {}",
-                Excerpt(word)
-            ),
-            None => format!("not expected behind the value: {}", Excerpt(word)),
+            Some(_) => format!("timestamps are not supported: {}", Excerpt(word)),
+            None => format!("unexpected text after value: {}", Excerpt(word)),
         })
     }
 
     fn count_item(&mut self) -> Result<(), String> {
         self.item_count += 1;
         if self.item_count > self.max_items {
-            return Err("too many samples and labels in all files together".to_owned());
+            return Err("too many samples and labels in all files".to_owned());
         }
         Ok(())
     }
@@ -527,7 +520,7 @@ fn take_bound(
     };
     let (_, text) = labels.remove(at);
     let bound = parse_number(&text).and_then(|_| text.parse().ok());
-    let bound: f64 = bound.ok_or_else(|| format!("{label} is not a number: {}", Excerpt(&text)))?;
+    let bound: f64 = bound.ok_or_else(|| format!("invalid {label}: {}", Excerpt(&text)))?;
     Ok((!bound.is_nan()).then_some(bound))
 }
 
@@ -625,8 +618,8 @@ fn unescape(c: Option<char>) -> Result<char, String> {
     match c {
         Some('n') => Ok('\n'),
         Some(c @ ('\\' | '"')) => Ok(c),
-        Some(c) => Err(format!("{c:?} behind a backslash")),
-        None => Err("nothing behind a backslash".to_owned()),
+        Some(c) => Err(format!("invalid escape sequence: {c:?} after backslash")),
+        None => Err("incomplete escape sequence after backslash".to_owned()),
     }
 }
 
@@ -667,8 +660,8 @@ impl<'a> Cursor<'a> {
         self.take(is_allowed)
     }
 
-    fn take(&mut self, is_wanted: impl Fn(char) -> bool) -> &'a str {
-        let end = self.0.find(|c| !is_wanted(c)).unwrap_or(self.0.len());
+    fn take(&mut self, is_accepted: impl Fn(char) -> bool) -> &'a str {
+        let end = self.0.find(|c| !is_accepted(c)).unwrap_or(self.0.len());
         let (taken, rest) = self.0.split_at(end);
         self.0 = rest;
         taken
@@ -682,7 +675,7 @@ impl<'a> Cursor<'a> {
                 return Ok(value);
             }
             if !self.eat('\\') {
-                return Err("a label's value does not end".to_owned());
+                return Err("unterminated label value".to_owned());
             }
             let mut chars = self.0.chars();
             let escaped = unescape(chars.next())?;
@@ -760,7 +753,7 @@ mod tests {
 
     #[test]
     fn accepts_what_node_exporter_accepts() {
-        for (body, says) in [
+        for (body, expected) in [
             ("", &[][..]),
             ("# EOF\n", &[]),
             (
@@ -820,89 +813,89 @@ mod tests {
                 &["Unknown x_total 1", "Unknown x_created 2"],
             ),
         ] {
-            assert_eq!(read(body), says, "{body:?}");
+            assert_eq!(read(body), expected, "{body:?}");
         }
     }
 
     #[test]
     fn rejects_what_node_exporter_rejects_naming_the_line() {
         for (body, error) in [
-            ("x 1", "1: the last line does not end"),
-            ("x 1\n# HELP x", "2: the last line does not end"),
-            ("x 1\r\n", r#"1: the value of x is not a number: "1\r""#),
+            ("x 1", "1: last line has no newline"),
+            ("x 1\n# HELP x", "2: last line has no newline"),
+            ("x 1\r\n", r#"1: invalid value of x: "1\r""#),
+            ("# TYPE x gauge\r\n", r#"1: x has unknown type "gauge\r""#),
+            ("# TYPE x gauge \n", r#"1: x has unknown type "gauge ""#),
+            ("# TYPE x info\n", r#"1: x has unknown type "info""#),
+            ("\u{feff}x 1\n", r#"1: invalid metric name: "\u{feff}x 1""#),
+            ("\nx 0x1p-2\n", r#"2: invalid value of x: "0x1p-2""#),
+            ("x 1_000\n", r#"1: invalid value of x: "1_000""#),
+            ("x 1e999\n", r#"1: invalid value of x: "1e999""#),
+            ("x -nan\n", r#"1: invalid value of x: "-nan""#),
+            ("x\n", r#"1: invalid metric name: "x""#),
+            ("x \n", r#"1: invalid value of x: """#),
+            ("x{} \n", r#"1: invalid value of x: """#),
+            ("x 1 \n", r#"1: unexpected text after value: """#),
+            ("x 1 # {} 1\n", r##"1: unexpected text after value: "#""##),
+            ("x 1 1234\n", r#"1: timestamps are not supported: "1234""#),
+            ("0x 1\n", r#"1: invalid metric name: "0x 1""#),
+            ("x\0y 1\n", r#"1: invalid metric name: "x\0y 1""#),
+            ("{\"x\"} 1\n", r#"1: invalid metric name: "{\"x\"} 1""#),
+            ("# HELP 9x y\n", "1: missing metric name after HELP"),
+            ("# TYPE x-y gauge\n", "1: missing metric name after TYPE"),
             (
-                "# TYPE x gauge\r\n",
-                r#"1: x has the unknown type "gauge\r""#,
+                "# HELP x a\\tb\n",
+                "1: invalid escape sequence: 't' after backslash",
             ),
-            ("# TYPE x gauge \n", r#"1: x has the unknown type "gauge ""#),
-            ("# TYPE x info\n", r#"1: x has the unknown type "info""#),
-            ("\u{feff}x 1\n", r#"1: not a metric's name: "\u{feff}x 1""#),
             (
-                "\nx 0x1p-2\n",
-                r#"2: the value of x is not a number: "0x1p-2""#,
+                "# HELP x a\\\n",
+                "1: incomplete escape sequence after backslash",
             ),
-            ("x 1_000\n", r#"1: the value of x is not a number: "1_000""#),
-            ("x 1e999\n", r#"1: the value of x is not a number: "1e999""#),
-            ("x -nan\n", r#"1: the value of x is not a number: "-nan""#),
-            ("x\n", r#"1: not a metric's name: "x""#),
-            ("x \n", r#"1: the value of x is not a number: """#),
-            ("x{} \n", r#"1: the value of x is not a number: """#),
-            ("x 1 \n", r#"1: not expected behind the value: """#),
-            ("x 1 # {} 1\n", r##"1: not expected behind the value: "#""##),
-            (
-                "x 1 1234\n",
-                r#"1: a timestamp, which no text file may have: "1234""#,
-            ),
-            ("0x 1\n", r#"1: not a metric's name: "0x 1""#),
-            ("x\0y 1\n", r#"1: not a metric's name: "x\0y 1""#),
-            ("{\"x\"} 1\n", r#"1: not a metric's name: "{\"x\"} 1""#),
-            ("# HELP 9x y\n", "1: no metric's name behind HELP"),
-            ("# TYPE x-y gauge\n", "1: no metric's name behind TYPE"),
-            ("# HELP x a\\tb\n", "1: 't' behind a backslash"),
-            ("# HELP x a\\\n", "1: nothing behind a backslash"),
-            ("# HELP x a\n# HELP x a\n", "2: a second HELP of x"),
+            ("# HELP x a\n# HELP x a\n", "2: duplicate HELP for x"),
             (
                 "# TYPE x gauge\n# TYPE x gauge\n",
-                "2: a second TYPE of x, or one behind its samples",
+                "2: TYPE of x is duplicate or follows its samples",
             ),
             (
                 "x 1\n# TYPE x gauge\n",
-                "2: a second TYPE of x, or one behind its samples",
+                "2: TYPE of x is duplicate or follows its samples",
             ),
             (
                 "# TYPE x summary\n# TYPE x_sum gauge\n",
-                "2: a second TYPE of x_sum, or one behind its samples",
+                "2: TYPE of x_sum is duplicate or follows its samples",
             ),
             (
                 "x{a=\"1\",b=\"2\",a=\"3\"} 1\n",
-                r#"1: x has the label "a" twice"#,
+                r#"1: x has duplicate label "a""#,
             ),
             (
                 "x{__name__=\"y\"} 1\n",
-                r#"1: the label name "__name__" is reserved"#,
+                r#"1: label name "__name__" is reserved"#,
             ),
-            ("x{a=\"b\",,} 1\n", r#"1: not a label's name: ",} 1""#),
-            ("x{a:b=\"c\"} 1\n", r#"1: no = behind the label name "a""#),
-            (
-                "x{a=b} 1\n",
-                r#"1: the value of the label "a" is not in quotes"#,
-            ),
+            ("x{a=\"b\",,} 1\n", r#"1: invalid label name: ",} 1""#),
+            ("x{a:b=\"c\"} 1\n", r#"1: missing = after label name "a""#),
+            ("x{a=b} 1\n", r#"1: value of label "a" is not quoted"#),
             (
                 "x{a=\"b\" c=\"d\"} 1\n",
-                r#"1: neither , nor } behind the label "a""#,
+                r#"1: expected , or } after label "a""#,
             ),
-            ("x{a=\"b\"\n", r#"1: neither , nor } behind the label "a""#),
-            ("x{a=\"b\nc\"} 1\n", "1: a label's value does not end"),
-            ("x{a=\"b\\", "1: the last line does not end"),
-            ("x{a=\"b\\\n", "1: nothing behind a backslash"),
-            ("x{a=\"\\t\"} 1\n", "1: 't' behind a backslash"),
+            ("x{a=\"b\"\n", r#"1: expected , or } after label "a""#),
+            ("x{a=\"b\nc\"} 1\n", "1: unterminated label value"),
+            ("x{a=\"b\\", "1: last line has no newline"),
+            (
+                "x{a=\"b\\\n",
+                "1: incomplete escape sequence after backslash",
+            ),
+            (
+                "x{a=\"\\t\"} 1\n",
+                "1: invalid escape sequence: 't' after backslash",
+            ),
             (
                 "# TYPE x histogram\nx_bucket{le=\"y\"} 1\n",
-                r#"2: le is not a number: "y""#,
+                r#"2: invalid le: "y""#,
             ),
             (
                 "# TYPE x summary\nx{quantile=\"\"} 1\n",
-                r#"2: quantile is not a number: """#,
+                r#"2: invalid quantile: """#,
             ),
         ] {
             assert_eq!(read(body), [format!("x.prom:{error}")], "{body:?}");
@@ -912,10 +905,10 @@ mod tests {
     #[test]
     fn rejects_name_running_into_value() {
         // node_exporter parses it as value -1 of x.
-        assert_eq!(read("x-1\n"), [r#"x.prom:1: not a metric's name: "x-1""#]);
+        assert_eq!(read("x-1\n"), [r#"x.prom:1: invalid metric name: "x-1""#]);
         assert_eq!(
             read("x{__a=\"1\"} 1\n"),
-            [r#"x.prom:1: the label name "__a" is reserved"#]
+            [r#"x.prom:1: label name "__a" is reserved"#]
         );
     }
 
@@ -927,10 +920,10 @@ mod tests {
             (&b"x{a=\"\xff\"} 1\n"[..], "1: not UTF-8"),
             (b"\xff\xfe\n", "1: not UTF-8"),
             (b"x 1\n\x7fELF\x00\xff\n", "2: not UTF-8"),
-            (b"# TYPE x\xff gauge\n", "1: no metric's name behind TYPE"),
+            (b"# TYPE x\xff gauge\n", "1: missing metric name after TYPE"),
             (
                 b"# TYPE x gauge\xff\n",
-                "1: x has the unknown type \"gauge\u{fffd}\"",
+                "1: x has unknown type \"gauge\u{fffd}\"",
             ),
         ] {
             assert_eq!(read(body), [format!("x.prom:{error}")], "{body:?}");
@@ -960,9 +953,9 @@ h_bucket{a=\"3\",le=\"NaN\"} 6
                 r#"Histogram h_bucket a="2" <+Inf> 5"#,
                 r#"Histogram h_sum a="2" 7.5"#,
                 r#"Histogram h_count a="2" 5"#,
-                "6: a bucket without a bound",
-                "7: a histogram's sample that is no part of one",
-                "10: a bucket without a bound",
+                "6: bucket without le label",
+                "7: histogram sample without _bucket, _sum or _count suffix",
+                "10: bucket without le label",
             ]
         );
     }
@@ -977,7 +970,7 @@ h_bucket{a=\"3\",le=\"NaN\"} 6
                 "Summary s <0.9> 5",
                 "Summary s_sum 2",
                 "Summary s_count 3",
-                "6: a summary's sample without a quantile",
+                "6: summary sample without quantile label",
             ]
         );
         // In other types `quantile` and `le` are ordinary labels.
@@ -1029,7 +1022,7 @@ old_total 6
         assert_eq!(read(body), expected);
         assert_eq!(read(format!("{body}\n")), expected);
         // `# EOF` is not at the end, so it is a comment, and the text is in the older format.
-        let error = r##"x.prom:4: not expected behind the value: "#""##;
+        let error = r##"x.prom:4: unexpected text after value: "#""##;
         assert_eq!(read(format!("{body}\nx 1\n")), [error]);
     }
 
@@ -1038,17 +1031,14 @@ old_total 6
         for (body, error) in [
             (
                 "# TYPE x counter\nx 1\n",
-                "2: a sample of x must be named x_total",
+                "2: sample of x must be named x_total",
             ),
             (
                 "# TYPE x info\nx_info 2\n",
-                "2: x_info says something other than 1",
+                "2: value of info metric x_info must be 1",
             ),
-            ("# TYPE x Gauge\n", r#"1: x has the unknown type "Gauge""#),
-            (
-                "x 1 1.5\n",
-                r#"1: a timestamp, which no text file may have: "1.5""#,
-            ),
+            ("# TYPE x Gauge\n", r#"1: x has unknown type "Gauge""#),
+            ("x 1 1.5\n", r#"1: timestamps are not supported: "1.5""#),
         ] {
             assert_eq!(
                 read(format!("{body}# EOF\n")),
@@ -1088,7 +1078,7 @@ old_total 6
         let error = read(format!("x {long}\n")).concat();
         assert!(error.ends_with("xxx\"…") && error.len() < 200, "{error}");
 
-        let too_many = "too many samples and labels in all files together";
+        let too_many = "too many samples and labels in all files";
         let many = file("x 1\n".repeat(1000));
         let error = parse(&many, 1000).unwrap_err().to_string();
         // The family counts as an item, too.

@@ -17,34 +17,34 @@ use rustls::{
 use crate::support::{certificates, is_installed, server_process::TempDir, skip};
 
 /// Timeout of the peer's part of a handshake.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The exporter's flags for a transport, and how to connect.
-pub struct Road {
+pub struct Transport {
     pub name: &'static str,
     /// Suffix for the case's name in the table.
-    pub said: &'static str,
+    pub suffix: &'static str,
     /// The flags; files that they name are written to the directory.
     pub flags: fn(&Path) -> Vec<String>,
-    pub connect: fn(SocketAddr) -> io::Result<Wire>,
+    pub connect: fn(SocketAddr) -> io::Result<Connection>,
 }
 
-static PLAIN: Road = Road {
+static PLAIN: Transport = Transport {
     name: "plain",
-    said: "",
+    suffix: "",
     flags: |_| Vec::new(),
     connect: |address| {
         let tcp = TcpStream::connect(address)?;
-        Ok(Wire {
+        Ok(Connection {
             stream: Box::new(tcp.try_clone()?),
             tcp,
         })
     },
 };
 
-static TLS: Road = Road {
+static TLS: Transport = Transport {
     name: "tls",
-    said: ", over TLS",
+    suffix: ", over TLS",
     flags: |dir| {
         let file = dir.join("web.yml");
         fs::write(&file, &tls().unwrap().web_config).unwrap();
@@ -54,24 +54,24 @@ static TLS: Road = Road {
 };
 
 /// All available transports.
-pub fn all() -> Vec<&'static Road> {
+pub fn all() -> Vec<&'static Transport> {
     [Some(&PLAIN), over_tls()].into_iter().flatten().collect()
 }
 
 /// Transport over TLS. Skips it and returns `None` where openssl is missing.
-pub fn over_tls() -> Option<&'static Road> {
+pub fn over_tls() -> Option<&'static Transport> {
     tls().map(|_| &TLS)
 }
 
 /// A connection that negotiated HTTP/2.
-pub fn http2(address: SocketAddr) -> io::Result<Wire> {
+pub fn http2(address: SocketAddr) -> io::Result<Connection> {
     let mut client = ClientConfig::clone(&tls().unwrap().client);
     client.alpn_protocols = vec![b"h2".to_vec()];
     encrypted(address, &Arc::new(client))
 }
 
 /// A connection.
-pub struct Wire {
+pub struct Connection {
     pub stream: Box<dyn Stream>,
     /// The underlying TCP connection.
     pub tcp: TcpStream,
@@ -123,16 +123,16 @@ impl Stream for Encrypted {
     }
 }
 
-fn encrypted(address: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Wire> {
+fn encrypted(address: SocketAddr, client: &Arc<ClientConfig>) -> io::Result<Connection> {
     let mut tcp = TcpStream::connect(address)?;
-    tcp.set_read_timeout(Some(PATIENCE))?;
+    tcp.set_read_timeout(Some(TIMEOUT))?;
     let name = address.ip().into();
     let mut agreed = ClientConnection::new(Arc::clone(client), name).map_err(io::Error::other)?;
     while agreed.is_handshaking() {
         agreed.complete_io(&mut tcp)?;
     }
     tcp.set_read_timeout(None)?;
-    Ok(Wire {
+    Ok(Connection {
         tcp: tcp.try_clone()?,
         stream: Box::new(Encrypted(StreamOwned::new(agreed, tcp))),
     })
