@@ -1,30 +1,30 @@
-//! Environment variables of flags.
+//! Environment variables that set flags.
 
 use clap::{Args, Command};
 
 use crate::top;
 
 const PREFIX: &str = "STRATA_";
-/// Variables of the tests of this repository, which the programs that they start inherit.
+/// Prefix of variables of this repository's tests, which inherit them to the programs they start.
 const TESTS: &str = "STRATA_TEST_";
-/// More edits than this make another name.
+/// Maximum edit distance of a suggestion.
 const MAX_EDITS: usize = 2;
 
-/// An environment variable that begins like those of flags and is none of them.
+/// An environment variable with the prefix of flags that matches no flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownVariable {
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
-    /// A variable that was probably meant.
+    /// The most similar known variable, if close enough.
     pub suggestion: Option<String>,
 }
 
-/// The variable of a flag.
+/// Name of the variable that sets a flag.
 pub(super) fn name(flag: &str) -> String {
     PREFIX.to_owned() + &flag.replace(['.', '-'], "_").to_uppercase()
 }
 
-/// The variables in this process's environment that no flag has.
+/// Variables in this process's environment that match no flag.
 pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let names: Vec<_> = names.filter(|name| name.starts_with(PREFIX)).collect();
@@ -37,10 +37,10 @@ pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
         .filter_map(|arg| arg.get_long())
         .map(self::name)
         .collect();
-    unknown_of(names, &known)
+    find_unknown(names, &known)
 }
 
-fn unknown_of(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
+fn find_unknown(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
     let unknown = names
         .into_iter()
         .filter(|name| !known.contains(name) && !is_service_link(name) && !name.starts_with(TESTS));
@@ -60,8 +60,8 @@ fn unknown_of(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
     unknown
 }
 
-/// Whether Kubernetes or Docker sets it for a service named strata or `strata-exporter`, such as
-/// `STRATA_EXPORTER_SERVICE_HOST` and `STRATA_PORT_9100_TCP_ADDR`.
+/// Whether Kubernetes or Docker sets the variable for a service named strata or `strata-exporter`,
+/// such as `STRATA_EXPORTER_SERVICE_HOST` and `STRATA_PORT_9100_TCP_ADDR`.
 fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
     name.ends_with("_SERVICE_HOST")
@@ -88,7 +88,7 @@ mod tests {
             "STRATA_PORT",
             "STRATA_PORT_9100_TCP_ADDR",
         ];
-        let unknown = unknown_of(names.map(str::to_owned).into(), &known);
+        let unknown = find_unknown(names.map(str::to_owned).into(), &known);
         let unknown: Vec<_> = unknown
             .iter()
             .map(|it| (it.name.as_str(), it.suggestion.as_deref()))

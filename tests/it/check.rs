@@ -80,16 +80,16 @@ fn each_collector_says_what_it_has_or_why_it_has_nothing() {
     assert_eq!(code, Some(0), "{text}");
     let host = section(&text, "HOST");
     assert_eq!(line_of(host, "loadavg"), "ok loadavg 3 series");
-    assert_eq!(line_of(host, "btrfs"), "- btrfs nothing to show here");
-    let mdadm = format!("- mdadm nothing here: {}", fixture("vm-v1").display());
+    assert_eq!(line_of(host, "btrfs"), "- btrfs no series");
+    let mdadm = format!("- mdadm no data: {}", fixture("vm-v1").display());
     assert!(unwrapped(host).contains(&mdadm), "{host}");
     assert!(section(&text, "OFF").contains("uname"));
-    assert!(section(&text, "NOT BUILT YET").contains("zfs"));
+    assert!(section(&text, "NOT IMPLEMENTED YET").contains("zfs"));
     let containers = section(&text, "CONTAINERS");
     assert!(line_of(containers, "container_cpu").starts_with("ok container_cpu"));
     let summary = text.lines().next().unwrap();
     assert!(
-        summary.contains(": everything that is on works, "),
+        summary.contains(": all enabled collectors work, "),
         "{text}"
     );
     assert!(summary.ends_with(" ok."), "{text}");
@@ -101,13 +101,16 @@ fn what_a_collector_leaves_out_is_said_with_its_file() {
     assert_eq!(code, Some(0), "{text}");
     let notes = findings(&text, "note");
     assert!(notes.contains("note host: textfile: "), "{notes}");
-    assert!(notes.contains("1 part left out:"), "{notes}");
+    assert!(notes.contains("1 part skipped:"), "{notes}");
     assert!(notes.contains("textfile/broken.prom:1: the last line does not end"));
     assert!(
-        notes.contains("note control groups: control groups cannot be read:"),
+        notes.contains("note control groups: cannot read cgroups:"),
         "{notes}"
     );
-    assert!(notes.contains("To fix it: mount them at "), "{notes}");
+    assert!(
+        notes.contains("Fix: mount the cgroup file system at "),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -120,10 +123,13 @@ fn a_machines_control_groups_and_those_without_a_name_are_said() {
         "{groups}"
     );
     let notes = findings(&text, "note");
-    assert!(notes.contains("does not measure pressure (PSI)"), "{notes}");
-    assert!(notes.contains("To fix it: add psi=1 to"), "{notes}");
-    assert!(section(&text, "ENGINES").contains("none is asked, as the flags say"));
-    let made = "note names of containers: 1 without a name: made by Docker";
+    assert!(
+        notes.contains("pressure stall information (PSI) is disabled"),
+        "{notes}"
+    );
+    assert!(notes.contains("Fix: add psi=1 to"), "{notes}");
+    assert!(section(&text, "ENGINES").contains("engines are disabled (empty --engine.socket)"));
+    let made = "note names of containers: 1 unnamed: created by Docker";
     assert!(notes.contains(made), "{notes}");
     assert!(
         notes.contains("systemctl enable --now podman.socket"),
@@ -135,10 +141,10 @@ fn a_machines_control_groups_and_those_without_a_name_are_said() {
     let (text, _) = said(&check(&flags).output().unwrap());
     let names = section(&text, "NAMES OF CONTAINERS");
     assert!(
-        names.contains("-     1 hidden by --cgroup.exclude:"),
+        names.contains("-     1 excluded by --cgroup.exclude:"),
         "{names}"
     );
-    assert!(!names.contains("made by Podman"), "{names}");
+    assert!(!names.contains("created by Podman"), "{names}");
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn a_collector_that_fails_is_wrong() {
     );
     assert!(wrong.contains("/loadavg:1: "), "{wrong}");
     let summary = text.lines().next().unwrap();
-    assert!(summary.contains(": 1 thing is wrong, "), "{text}");
+    assert!(summary.contains(": 1 error, "), "{text}");
     // First the summary, then what is wrong, then the rest.
     let third = text.lines().nth(3).unwrap();
     assert!(third.starts_with("  WRONG host: loadavg: "), "{text}");
@@ -173,8 +179,8 @@ fn nobody_listens(dir: &TempDir) -> [(PathBuf, &'static str); 3] {
     drop(UnixListener::bind(&dead).unwrap());
     [
         (dead, "Connection refused"),
-        (dir.0.join("none.sock"), "does not exist"),
-        (dir.0.clone(), "is not a socket"),
+        (dir.0.join("none.sock"), "no such file or directory"),
+        (dir.0.clone(), "not a socket"),
     ]
 }
 
@@ -191,7 +197,7 @@ fn an_engine_that_cannot_be_asked_is_wrong() {
         let start = format!("WRONG engines: {}", socket.display());
         assert!(wrong.starts_with(&start), "{wrong}");
         assert!(wrong.contains(words), "{wrong}");
-        assert!(wrong.contains("To fix it: "), "{wrong}");
+        assert!(wrong.contains("Fix: "), "{wrong}");
     }
 }
 
@@ -210,7 +216,7 @@ fn libvirt_is_asked_and_nobody_else_where_only_virtual_machines_are_wanted() {
     let (text, _) = said(&check(&flags).output().unwrap());
     let notes = findings(&text, "note");
     assert!(notes.contains("note domains: libvirt: "), "{text}");
-    assert!(notes.contains("1 part left out: "), "{text}");
+    assert!(notes.contains("1 part skipped: "), "{text}");
     assert!(!text.contains("ENGINES"), "{text}");
 }
 
@@ -229,7 +235,7 @@ fn who_may_not_ask_an_engine_is_told_who_may() {
     let _listening = UnixListener::bind(&socket).unwrap();
     let closed = std::fs::Permissions::from_mode(0o660);
     std::fs::set_permissions(&socket, closed).unwrap();
-    for (group, fix) in [(0, "run as root"), (65_533, "join the group 65533")] {
+    for (group, fix) in [(0, "run as root"), (65_533, "join group 65533")] {
         chown(&socket, None, Some(group)).unwrap();
         let mut command = Command::new(&binary);
         command
@@ -242,7 +248,7 @@ fn who_may_not_ask_an_engine_is_told_who_may() {
         let (text, code) = said(&command.output().unwrap());
         assert_eq!(code, Some(1), "{text}");
         let wrong = findings(&text, "WRONG");
-        assert!(wrong.contains("(uid 65534) may not connect"), "{wrong}");
+        assert!(wrong.contains("(uid 65534)"), "{wrong}");
         assert!(wrong.contains(fix), "{wrong}");
     }
 }
@@ -262,10 +268,10 @@ fn a_machine_without_libvirt_is_no_worse_for_it() {
     assert_eq!(code, Some(0), "{text}");
     let domains = section(&text, "DOMAINS");
     let line = line_of(domains, "libvirt");
-    assert!(line.starts_with("- libvirt nothing here:"), "{domains}");
+    assert!(line.starts_with("- libvirt no data:"), "{domains}");
     let libvirt = section(&text, "LIBVIRT");
     let libvirt = unwrapped(libvirt);
-    assert!(libvirt.starts_with("- none found at "), "{libvirt}");
+    assert!(libvirt.starts_with("- no libvirt socket at "), "{libvirt}");
     assert!(
         libvirt.contains("/run/libvirt/virtqemud-sock-ro,"),
         "{libvirt}"
@@ -286,7 +292,7 @@ fn a_libvirt_that_cannot_be_asked_is_wrong() {
         let start = format!("WRONG libvirt: {}", socket.display());
         assert!(libvirt.starts_with(&start), "{libvirt}");
         assert!(libvirt.contains(words), "{libvirt}");
-        assert!(libvirt.contains("To fix it: "), "{libvirt}");
+        assert!(libvirt.contains("Fix: "), "{libvirt}");
     }
 }
 
@@ -347,7 +353,7 @@ fn a_libvirt_that_answers_says_its_version_and_its_domains() {
     assert!(libvirt.starts_with(&start), "{libvirt}");
     assert!(libvirt.contains("QEMU"), "{libvirt}");
     let words: Vec<_> = libvirt.split_whitespace().collect();
-    assert!(words.join(" ").ends_with("domains: 1, 0 of them running"));
+    assert!(words.join(" ").ends_with("domains: 1, running: 0"));
 }
 
 #[test]

@@ -190,7 +190,7 @@ fn only_certificates_of_configured_authorities_are_trusted() {
         )
         .is(
             "its certificate is not for elsewhere.example: ask for a name that it has, or set \
-         tls_config.server_name in --http.config.file to one; it is for localhost, 127.0.0.1",
+             tls_config.server_name in --http.config.file to one; it is for localhost, 127.0.0.1",
         );
 }
 
@@ -424,7 +424,7 @@ fn settings_errors_name_their_position_before_connecting() {
         ("basic_auth: [", format!("{file}:")),
         (
             "proxy_url: x",
-            format!("{file}:1:1: top does not know proxy_url"),
+            format!("{file}:1:1: proxy_url is not supported by top"),
         ),
         (
             "tls_config: {ca_file: none}",
@@ -447,6 +447,6 @@ fn settings_errors_name_their_position_before_connecting() {
         answer.is_wrong_line(&format!("strata_exporter: --http.config.file: {said}"));
     }
     let said = place.top("https://me:secret@localhost:1", "");
-    said.is_wrong_line("URL: name and password belong into --http.config.file, as basic_auth");
+    said.is_wrong_line("URL: user name and password are not supported in the URL");
     assert!(!said.text.contains("secret"), "{said:?}");
 }

@@ -825,8 +825,8 @@ fn changed_file_is_reloaded_unless_invalid() {
     let other_key = good.replace("web.key", "next.key");
     for (wrong, said) in [
         ("tls_server_config: [", "web-"),
-        ("", "TLS cannot be turned off"),
-        (off.as_str(), "TLS cannot be turned off"),
+        ("", "cannot disable TLS"),
+        (off.as_str(), "cannot disable TLS"),
         (no_key.as_str(), "no.key: No such file"),
         (other_key.as_str(), "is not the key of the certificate"),
     ] {
@@ -837,7 +837,7 @@ fn changed_file_is_reloaded_unless_invalid() {
         assert_eq!((as_user("b"), as_user("a")), (200, 401), "{wrong}");
         let log = server.program.log().split_off(logged);
         assert_eq!(
-            log.matches("the new web config is wrong").count(),
+            log.matches("cannot reload web config").count(),
             1,
             "{log}"
         );
@@ -1009,7 +1009,7 @@ fn invalid_file_prevents_startup_and_fails_check() {
     );
     fs::write(&file, "http_server_config:\n  http2: true\n").unwrap();
     let (_, text) = run(&["check"]);
-    assert!(text.contains("good, without TLS"), "{text}");
+    assert!(text.contains("valid, no TLS"), "{text}");
 }
 
 /// Files that both accept or both reject. PAIR stands for a certificate and its key, HERE for the
