@@ -365,7 +365,11 @@ fn only_get_and_head_are_allowed() {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
             let answer = exporter.connect().ask(&request);
-            answer.assert_is(405, TEXT, "Method not allowed: only GET and HEAD are supported.\n");
+            answer.assert_is(
+                405,
+                TEXT,
+                "Method not allowed: only GET and HEAD are supported.\n",
+            );
             assert_eq!(answer.header("allow"), Some("GET, HEAD"));
         }
     }
@@ -705,10 +709,7 @@ os.execv(sys.argv[2], sys.argv[2:])
     assert!(exporter.end().success());
     // The socket belongs to systemd and is not removed.
     assert!(path.exists());
-    assert_refused(
-        &["--web.systemd-socket"],
-        &["no socket passed by systemd"],
-    );
+    assert_refused(&["--web.systemd-socket"], &["no socket passed by systemd"]);
 }
 
 fn run(flags: &[&str]) -> Output {

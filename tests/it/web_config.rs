@@ -836,11 +836,7 @@ fn changed_file_is_reloaded_unless_invalid() {
         thread::sleep(Duration::from_millis(1_200));
         assert_eq!((as_user("b"), as_user("a")), (200, 401), "{wrong}");
         let log = server.program.log().split_off(logged);
-        assert_eq!(
-            log.matches("cannot reload web config").count(),
-            1,
-            "{log}"
-        );
+        assert_eq!(log.matches("cannot reload web config").count(), 1, "{log}");
         assert!(log.contains(said), "{log}");
         server.change(&good);
         until_taken(&server, "https", &["-u", "b:one"], "1");
