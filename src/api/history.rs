@@ -1,7 +1,7 @@
 //! The history of a container or of the host: aggregated over a window, or sample by sample.
 //!
-//! It is read from memory. Only a container that is given by something other than its full ID or
-//! cgroup path is looked up among the existing containers.
+//! It is read from memory. Only a container that is identified by something other than its full ID
+//! or cgroup path is looked up among the existing containers.
 
 use std::{sync::Arc, time::Duration};
 

@@ -195,7 +195,7 @@ pub(super) fn findings(snapshot: &Snapshot, collected: &CollectedFamilies) -> Ve
     found.extend(hidepid_finding(snapshot));
     found.extend(socket_findings(snapshot, collected));
     if found.is_empty() {
-        let text = "no privilege is missing, apart from the findings above";
+        let text = "no missing privileges apart from the findings above";
         found.push(Finding::ok(text));
     }
     found

@@ -15,7 +15,7 @@ const MAX_EDITS: usize = 2;
 pub struct UnknownVariable {
     /// Name of the variable.
     pub name: String,
-    /// The most similar known variable, if close enough.
+    /// The most similar variable of a flag, if close enough.
     pub suggestion: Option<String>,
 }
 
@@ -33,25 +33,25 @@ pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
     }
     let top = top::Flags::augment_args(Command::new("top"));
     let flags = server.get_arguments().chain(top.get_arguments());
-    let known: Vec<_> = flags
+    let defined: Vec<_> = flags
         .filter_map(|arg| arg.get_long())
         .map(self::name)
         .collect();
-    find_unknown(names, &known)
+    find_unknown(names, &defined)
 }
 
-fn find_unknown(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
-    let unknown = names
-        .into_iter()
-        .filter(|name| !known.contains(name) && !is_service_link(name) && !name.starts_with(TESTS));
+fn find_unknown(names: Vec<String>, defined: &[String]) -> Vec<UnknownVariable> {
+    let unknown = names.into_iter().filter(|name| {
+        !defined.contains(name) && !is_service_link(name) && !name.starts_with(TESTS)
+    });
     let mut unknown: Vec<_> = unknown
         .map(|name| {
-            let edits = known
+            let edits = defined
                 .iter()
-                .map(|known| (strsim::damerau_levenshtein(&name, known), known));
+                .map(|defined| (strsim::damerau_levenshtein(&name, defined), defined));
             let nearest = edits.min().filter(|(edits, _)| *edits <= MAX_EDITS);
             UnknownVariable {
-                suggestion: nearest.map(|(_, known)| known.clone()),
+                suggestion: nearest.map(|(_, defined)| defined.clone()),
                 name,
             }
         })
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn suggests_near_names_and_ignores_service_links() {
-        let known = ["STRATA_COLLECTOR_SYSTEMD", "STRATA_LOG_LEVEL"].map(str::to_owned);
+        let defined = ["STRATA_COLLECTOR_SYSTEMD", "STRATA_LOG_LEVEL"].map(str::to_owned);
         let names = [
             "STRATA_LOG_LEVEL",
             "STRATA_SOMETHING",
@@ -88,7 +88,7 @@ mod tests {
             "STRATA_PORT",
             "STRATA_PORT_9100_TCP_ADDR",
         ];
-        let unknown = find_unknown(names.map(str::to_owned).into(), &known);
+        let unknown = find_unknown(names.map(str::to_owned).into(), &defined);
         let unknown: Vec<_> = unknown
             .iter()
             .map(|it| (it.name.as_str(), it.suggestion.as_deref()))

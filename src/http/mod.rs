@@ -50,7 +50,7 @@ use query::CollectorFilter;
 use routes::{HttpResponse, Service};
 use web_config::WebConfigWatcher;
 
-/// Maximum time for requests to finish after the exporter was asked to stop.
+/// Maximum time for requests to finish during shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay before the next attempt if accepting a connection fails, such as without free file
 /// descriptors.

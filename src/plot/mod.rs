@@ -64,7 +64,7 @@ pub struct Plot<'a> {
 pub struct PlotLine<'a> {
     /// Name in the legend.
     pub name: &'a str,
-    /// Values since the Unix epoch, oldest first.
+    /// Values with their time since the Unix epoch, oldest first.
     pub points: Vec<(Duration, Option<f64>)>,
 }
 

@@ -818,7 +818,7 @@ fn top_reports_why_it_has_no_data() {
             &["ftp://x"][..],
             "expected http://, https:// or unix:///PATH",
         ),
-        (&["--top.interval=1ms"], "not from 500ms to 1h"),
+        (&["--top.interval=1ms"], "expected 500ms to 1h"),
     ] {
         let (status, said) = top(words);
         assert_eq!((status, said.contains(expected)), (Some(2), true), "{said}");

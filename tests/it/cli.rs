@@ -332,7 +332,7 @@ fn manual_page_has_all_subcommands_and_flags() {
         ".SH NAME",
         ".SH SYNOPSIS",
         ".SH WEB",
-        ".SH \"COLLECTORS OF THE HOST\"",
+        ".SH \"HOST COLLECTORS\"",
         ".SH SUBCOMMANDS",
         ".SS strata_exporter check",
         ".SS strata_exporter targets add",
