@@ -111,13 +111,13 @@ impl Edit {
         let changes = &mut self.changes;
         self.groups.retain_mut(|edited| {
             let group = &mut edited.group;
-            let matched: Vec<_> = group.targets.iter().map(|it| matches(group, it)).collect();
-            if !matched.contains(&true) {
+            let selected: Vec<_> = group.targets.iter().map(|it| matches(group, it)).collect();
+            if !selected.contains(&true) {
                 return true;
             }
-            let mut matched = matched.into_iter();
+            let mut selected = selected.into_iter();
             group.targets.retain(|address| {
-                let is_match = matched.next().unwrap_or_default();
+                let is_match = selected.next().unwrap_or_default();
                 if is_match {
                     changes.push(Change {
                         is_added: false,
