@@ -89,21 +89,23 @@ impl Census {
     /// a full disk.
     pub fn new(flags: &Flags) -> Result<Self, String> {
         let dir = flags.census_state_directory.as_deref();
-        let found = installation_id(dir);
-        let found = found.map_err(|error| format!("--census.state-directory: {error}"))?;
-        if let Some(error) = found.persist_error {
-            warn!(%error, "the installation's id cannot be kept: the next start has another");
+        let stored = installation_id(dir);
+        let stored = stored.map_err(|error| format!("--census.state-directory: {error}"))?;
+        if let Some(error) = stored.persist_error {
+            warn!(%error, "cannot store the installation ID: the next start generates a new one");
         }
         Ok(Self {
-            installation_id: found.id,
+            installation_id: stored.id,
             hash_images: flags.census_hash_images,
         })
     }
 
     /// Collects the report within about this time.
     pub async fn report(&self, scraper: &Scraper, limit: Duration) -> CensusReport {
-        let of_census = scraper.collectors().filter(|(_, of)| *of == Layer::Census);
-        let names: BTreeSet<&str> = of_census.map(|(name, _)| name).collect();
+        let census_collectors = scraper
+            .collectors()
+            .filter(|(_, layer)| *layer == Layer::Census);
+        let names: BTreeSet<&str> = census_collectors.map(|(name, _)| name).collect();
         let families = scraper.scrape(&names, limit).await.into_families();
         self.report_from_families(&families)
     }
@@ -126,10 +128,10 @@ impl Census {
         let count = |name| count(single_value(family(name)?)?);
         let by_state = family("census_containers");
         let in_state = |state: &str| {
-            let of_state = by_state?
+            let samples = by_state?
                 .samples()
                 .filter(|(_, labels, _)| labels.value("state").as_deref() == Some(state));
-            let counts = of_state.filter_map(|(.., value)| self::count(value));
+            let counts = samples.filter_map(|(.., value)| self::count(value));
             Some(counts.fold(0, u64::saturating_add))
         };
         let states = ["running", "stopped", "paused", "other"].map(in_state);
@@ -188,12 +190,12 @@ impl Census {
         if !self.hash_images || matches!(image.as_str(), "<none>" | "<other>") {
             return image;
         }
-        let mut told = "sha256:".to_owned();
+        let mut hash = "sha256:".to_owned();
         for byte in Sha256::digest(image) {
             // Writing to a String cannot fail.
-            write!(told, "{byte:02x}").ok();
+            write!(hash, "{byte:02x}").ok();
         }
-        told
+        hash
     }
 }
 
@@ -208,9 +210,9 @@ impl CensusReport {
     /// The report as a table.
     #[must_use]
     pub fn to_table(&self) -> String {
-        let known = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
-        let count = |value: Option<u64>| known(value.map(|value| value.to_string()));
-        let float = |value: Option<f64>| known(value.map(|value| format!("{value:.1}")));
+        let or_unknown = |value: Option<String>| value.unwrap_or_else(|| "unknown".to_owned());
+        let count = |value: Option<u64>| or_unknown(value.map(|value| value.to_string()));
+        let float = |value: Option<f64>| or_unknown(value.map(|value| format!("{value:.1}")));
         let mut text = String::new();
         for (name, value) in [
             ("installation", self.installation_id.clone()),
@@ -224,10 +226,10 @@ impl CensusReport {
             ("average memory, bytes", float(self.avg_memory_bytes)),
             ("memory limits, bytes", count(self.total_memory_limit)),
             ("average restarts", float(self.avg_restarts)),
-            ("often restarted", count(self.high_restart_containers)),
+            ("frequently restarted", count(self.high_restart_containers)),
             ("images", count(self.unique_images)),
             ("images, bytes", count(self.total_image_size)),
-            ("time zone", known(self.timezone.clone())),
+            ("time zone", or_unknown(self.timezone.clone())),
         ] {
             row(&mut text, &[name, &value]);
         }
@@ -292,10 +294,10 @@ mod tests {
         SIZE: Gauge = "census_image_size_bytes" ["image"];
     }
 
-    fn report(hashes_images: bool, families: Families) -> CensusReport {
+    fn report(hash_images: bool, families: Families) -> CensusReport {
         let census = Census {
             installation_id: "1".to_owned(),
-            hash_images: hashes_images,
+            hash_images,
         };
         census.report_from_families(&[Arc::default(), Arc::new(families)])
     }
@@ -345,14 +347,14 @@ mod tests {
 
     #[test]
     fn image_names_are_hashed_if_configured() {
-        let images = |hashes_images| {
+        let images = |hash_images| {
             let mut families = Families::default();
             families.add(&IMAGES, [], 2_u64);
             for (image, count) in [("nginx:1.27", 2_u64), ("<none>", 0)] {
                 families.add(&USERS, [image], count);
             }
             families.add(&SIZE, ["nginx:1.27"], 100_u64);
-            let report = report(hashes_images, families);
+            let report = report(hash_images, families);
             let stats = report.image_stats.unwrap();
             stats
                 .into_iter()

@@ -44,10 +44,10 @@ pub(super) fn respond(
     scraper: &Scraper,
     snapshot: &Snapshot,
 ) -> Result<Vec<u8>, ApiError> {
-    let on: Vec<(&str, Layer, Option<LastRun>)> = scraper.last_runs().collect();
-    let built = entries.iter().filter(|entry| !entry.is_planned());
-    let collectors = built.map(|entry| {
-        let slot = on.iter().find(|(name, ..)| *name == entry.name);
+    let enabled: Vec<(&str, Layer, Option<LastRun>)> = scraper.last_runs().collect();
+    let implemented = entries.iter().filter(|entry| !entry.is_planned());
+    let collectors = implemented.map(|entry| {
+        let slot = enabled.iter().find(|(name, ..)| *name == entry.name);
         CollectorStatus {
             name: entry.name,
             about: entry.about,
@@ -66,8 +66,8 @@ fn last_run(last: &LastRun) -> CollectorRun {
     let error = match &last.outcome {
         Outcome::NotFound(error) | Outcome::Failed(error) => Some(error.to_string()),
         Outcome::Panicked(panic) => Some(panic.clone()),
-        Outcome::TimedOut => Some("did not end in time".to_owned()),
-        Outcome::StillRunning => Some("has not ended since an earlier scrape".to_owned()),
+        Outcome::TimedOut => Some("timed out".to_owned()),
+        Outcome::StillRunning => Some("still running since an earlier scrape".to_owned()),
         // The error of the first part that was dropped.
         Outcome::Collected | Outcome::Unsupported => {
             last.first_error.as_ref().map(ToString::to_string)

@@ -1,4 +1,4 @@
-//! Containers and other cgroups: everything that is known of them except resource usage.
+//! Containers and other cgroups: all their properties except resource usage.
 //!
 //! If cgroups cannot be listed, the containers known to engines are returned. Labels are the same
 //! as in metrics: those selected by `--engine.label-include`.
@@ -70,14 +70,14 @@ enum ListingSource {
 impl ContainerListing {
     fn from_cgroups(snapshot: &Arc<Snapshot>) -> Result<Self> {
         let inventory = snapshot.workloads()?;
-        let made = |workload: &Arc<Workload>| {
+        let created_at = |workload: &Arc<Workload>| {
             let group = workload.cgroup.as_ref();
             // An engine's timestamps are more accurate.
             let group = group.filter(|_| workload.container.is_none());
             group?.created().ok()
         };
         Ok(Self {
-            created: inventory.all.iter().map(made).collect(),
+            created: inventory.all.iter().map(created_at).collect(),
             skipped: snapshot.cgroups().partial_error(),
             source: ListingSource::Cgroups(Arc::clone(snapshot)),
         })
@@ -87,7 +87,7 @@ impl ContainerListing {
         match &self.source {
             // Was read before this value was created.
             ListingSource::Cgroups(machine) => machine.workloads().ok(),
-            ListingSource::Engines(seen) => Some(seen),
+            ListingSource::Engines(inventory) => Some(inventory),
         }
     }
 }
@@ -107,43 +107,43 @@ impl ContainerView {
         let reading = &api.containers.listing;
         let mut missing = Vec::new();
         let read = reading.take(snapshot, &api.workers).await;
-        let listed = ok_or_missing(&mut missing, reading.what(), read).unwrap_or_else(|| {
+        let listing = ok_or_missing(&mut missing, reading.what(), read).unwrap_or_else(|| {
             Arc::new(ContainerListing {
                 source: ListingSource::Engines(snapshot.engine_containers()),
                 created: Vec::new(),
                 skipped: None,
             })
         });
-        let left_out = listed.skipped.as_ref();
-        missing.extend(left_out.map(|why| MissingPart::new(reading.what(), why)));
+        let skipped = listing.skipped.as_ref();
+        missing.extend(skipped.map(|why| MissingPart::new(reading.what(), why)));
         Self {
             history: Arc::clone(api.machine.history()),
             time: snapshot.unix_time(),
             is_partial: !missing.is_empty(),
-            listing: listed,
+            listing,
             missing,
         }
     }
 
     fn rows(&self) -> impl Iterator<Item = ContainerRow<'_>> {
-        let seen = self.listing.inventory();
-        let made = self.listing.created.iter().copied();
-        let made = made.chain(std::iter::repeat(None));
-        let all = seen.into_iter().flat_map(|seen| {
-            let all = seen.all.iter();
-            all.map(move |workload| (seen, &**workload))
+        let inventory = self.listing.inventory();
+        let created = self.listing.created.iter().copied();
+        let created = created.chain(std::iter::repeat(None));
+        let all = inventory.into_iter().flat_map(|inventory| {
+            let all = inventory.all.iter();
+            all.map(move |workload| (inventory, &**workload))
         });
-        all.zip(made).map(|((seen, workload), made)| {
-            ContainerRow::new(seen, workload, made, self.is_partial)
+        all.zip(created).map(|((inventory, workload), created)| {
+            ContainerRow::new(inventory, workload, created, self.is_partial)
         })
     }
 
     /// Removed containers with a retained history, each once.
     fn gone(&self) -> impl Iterator<Item = ContainerRow<'_>> {
-        let seen = self.listing.inventory();
-        let all = seen.into_iter().flat_map(|seen| {
-            let gone = seen.gone.iter().map(|(workload, _)| workload);
-            gone.map(move |workload| ContainerRow::new(seen, workload, None, false))
+        let inventory = self.listing.inventory();
+        let all = inventory.into_iter().flat_map(|inventory| {
+            let gone = inventory.gone.iter().map(|(workload, _)| workload);
+            gone.map(move |workload| ContainerRow::new(inventory, workload, None, false))
         });
         let mut ids = BTreeSet::new();
         all.filter(move |row| {
@@ -153,13 +153,13 @@ impl ContainerView {
     }
 
     /// Turns "not found" into 503 if the listing is incomplete, because the container may exist.
-    fn explain(&self, problem: ApiError) -> ApiError {
+    fn explain(&self, error: ApiError) -> ApiError {
         match self.missing.first() {
-            Some(MissingPart { part, reason }) if problem.is_not_found() => {
-                let reason = format!("{problem}, but not all can be seen: {part}: {reason}");
+            Some(MissingPart { part, reason }) if error.is_not_found() => {
+                let reason = format!("{error}, but the listing is incomplete: {part}: {reason}");
                 ApiError::new(503, reason)
             }
-            _ => problem,
+            _ => error,
         }
     }
 }
@@ -174,7 +174,7 @@ pub(super) async fn list(
     let read = ContainerView::fetch(api, &snapshot).await;
     api.run_on_worker(move || {
         let engines = snapshot.engines();
-        let is_known = matches!(read.listing.source, ListingSource::Cgroups(_))
+        let is_available = matches!(read.listing.source, ListingSource::Cgroups(_))
             || engines.iter().any(|it| it.confirmed.is_some());
         to_json(&ContainersResponse {
             time: read.time,
@@ -182,7 +182,7 @@ pub(super) async fn list(
                 .iter()
                 .map(|engine| EngineStatus::from_engine(engine))
                 .collect(),
-            containers: is_known.then_some(ContainerRows { view: &read, all }),
+            containers: is_available.then_some(ContainerRows { view: &read, all }),
             missing: &read.missing,
         })
     })
@@ -197,7 +197,7 @@ pub(super) async fn detail(
 ) -> std::result::Result<Vec<u8>, ApiError> {
     let read = ContainerView::fetch(api, &snapshot).await;
     api.run_on_worker(move || {
-        let row = find(read.rows(), &name_or_id).map_err(|problem| read.explain(problem))?;
+        let row = find(read.rows(), &name_or_id).map_err(|error| read.explain(error))?;
         to_json(&ContainerResponse {
             time: read.time,
             container: ContainerDetail::new(row.with_latest(&read.history)),
@@ -215,21 +215,22 @@ pub(super) async fn find_series(
     name_or_id: String,
 ) -> std::result::Result<(Candidate, Option<Arc<Series>>), ApiError> {
     let read = ContainerView::fetch(api, snapshot).await;
-    let found = api.workers.call(move || {
+    let result = api.workers.call(move || {
         let row = match find(read.rows(), &name_or_id) {
-            Err(problem) if problem.is_not_found() => {
-                find(read.gone(), &name_or_id).map_err(|problem| read.explain(problem))
+            Err(error) if error.is_not_found() => {
+                find(read.gone(), &name_or_id).map_err(|error| read.explain(error))
             }
-            found => found,
+            result => result,
         }?;
         if row.kind == "group" {
-            let reason = format!("{name_or_id:?} is no container: only those have a history");
+            let reason =
+                format!("{name_or_id:?} is not a container: only containers have a history");
             return Err(ApiError::new(404, reason));
         }
         Ok((row.candidate(), row.series(&read.history)))
     });
-    let lost = || Err(ApiError::new(500, "the container could not be looked for"));
-    found.await.unwrap_or_else(lost)
+    let failed = || Err(ApiError::new(500, "container lookup failed"));
+    result.await.unwrap_or_else(failed)
 }
 
 /// ID, name and cgroup of the container that these samples are of, from cached state.
@@ -239,10 +240,10 @@ pub(super) fn describe_series(snapshot: &Snapshot, series: &Series) -> Candidate
     let id = Some(series.id()).filter(|_| !has_path);
     let id = id.or_else(|| Some(handle.as_ref()?.id.as_str()));
     let engines = snapshot.engines();
-    let mut known = engines
+    let mut containers = engines
         .iter()
         .filter_map(|it| it.containers.get(series.id()));
-    let name = known.find(|it| !it.name.is_empty());
+    let name = containers.find(|it| !it.name.is_empty());
     let name = name.map(|it| it.name.as_str());
     let lxc = handle.as_ref().filter(|it| it.runtime == Runtime::Lxc);
     Candidate {
@@ -257,13 +258,13 @@ fn find<'a>(
     rows: impl Iterator<Item = ContainerRow<'a>>,
     name_or_id: &str,
 ) -> std::result::Result<ContainerRow<'a>, ApiError> {
-    // By how well they match.
+    // Exact matches, matching names, matching prefixes.
     let mut found: [Vec<ContainerRow<'a>>; 3] = Default::default();
     for row in rows {
         let is_prefix = row.id.is_some_and(|id| id.starts_with(name_or_id));
-        let [exactly, by_name, by_prefix] = &mut found;
+        let [exact, by_name, by_prefix] = &mut found;
         if row.id == Some(name_or_id) || row.cgroup == name_or_id {
-            exactly.push(row);
+            exact.push(row);
         } else if row.has_name(name_or_id) {
             by_name.push(row);
         } else if is_prefix && !name_or_id.is_empty() {
@@ -271,11 +272,11 @@ fn find<'a>(
         }
     }
     let Some(mut best) = found.into_iter().find(|rows| !rows.is_empty()) else {
-        let reason = format!("there is no container {name_or_id:?}");
+        let reason = format!("no such container: {name_or_id:?}");
         return Err(ApiError::new(404, reason));
     };
     if best.len() > 1 {
-        let reason = format!("{name_or_id:?} may be one of {} containers", best.len());
+        let reason = format!("ambiguous container {name_or_id:?}: {} matches", best.len());
         let candidates = best
             .iter()
             .take(MAX_CANDIDATES)
@@ -283,7 +284,7 @@ fn find<'a>(
         return Err(ApiError::ambiguous(reason, candidates.collect()));
     }
     best.pop()
-        .ok_or_else(|| ApiError::new(404, "there is no such container"))
+        .ok_or_else(|| ApiError::new(404, "no such container"))
 }
 
 #[derive(Serialize)]
@@ -321,14 +322,14 @@ struct EngineStatus<'a> {
 
 impl<'a> EngineStatus<'a> {
     fn from_engine(engine: &'a Engine) -> Self {
-        let is_known = engine.confirmed.is_some();
+        let is_confirmed = engine.confirmed.is_some();
         Self {
             socket: engine.socket.to_string_lossy().into_owned(),
             engine: engine.kind.map(EngineKind::name),
             version: engine.version.as_deref(),
             is_up: engine.up,
             error: engine.error.as_deref().filter(|_| !engine.up),
-            containers: is_known.then_some(engine.containers.len()),
+            containers: is_confirmed.then_some(engine.containers.len()),
         }
     }
 }
@@ -341,8 +342,8 @@ struct ContainerRows<'a> {
 
 impl Serialize for ContainerRows<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        let wanted = |row: &ContainerRow<'_>| self.all || row.kind != "group";
-        let rows = self.view.rows().filter(wanted);
+        let is_listed = |row: &ContainerRow<'_>| self.all || row.kind != "group";
+        let rows = self.view.rows().filter(is_listed);
         serializer.collect_seq(rows.map(|row| row.with_latest(&self.view.history)))
     }
 }
@@ -418,8 +419,8 @@ impl<'a> ContainerRow<'a> {
         created: Option<Duration>,
         is_partial: bool,
     ) -> Self {
-        let known = workload.container.as_ref();
-        let container = known.map(|(_, container)| &**container);
+        let engine_container = workload.container.as_ref();
+        let container = engine_container.map(|(_, container)| &**container);
         let handle = workload.runtime_id.as_ref();
         let kind = match (container, handle, &workload.domain) {
             (None, None, Some(_)) => "guest",
@@ -441,7 +442,7 @@ impl<'a> ContainerRow<'a> {
                 (None, Some(it)) if it.runtime == Runtime::Lxc => non_empty(&it.id),
                 _ => None,
             },
-            engine: known.map(|(kind, _)| kind.name()),
+            engine: engine_container.map(|(kind, _)| kind.name()),
             runtime: handle.and_then(|it| it.runtime.name()),
             image: container.and_then(|it| non_empty(&it.image)),
             image_id: container.and_then(|it| non_empty(&it.image_id)),
@@ -468,10 +469,10 @@ impl<'a> ContainerRow<'a> {
             unnamed: inventory
                 .unnamed_cause(workload)
                 .map(UnnamedReason::from_unnamed),
-            domain: workload.domain.as_ref().map(|guest| ContainerDomain {
-                id: guest.id,
-                name: &guest.name,
-                uuid: guest.uuid.as_deref(),
+            domain: workload.domain.as_ref().map(|domain| ContainerDomain {
+                id: domain.id,
+                name: &domain.name,
+                uuid: domain.uuid.as_deref(),
             }),
             latest: None,
             container,
@@ -490,9 +491,8 @@ impl<'a> ContainerRow<'a> {
     }
 
     fn has_name(&self, name: &str) -> bool {
-        let of_domain = self.domain.as_ref();
-        self.name == Some(name)
-            || of_domain.is_some_and(|it| it.name == name || it.uuid == Some(name))
+        let domain = self.domain.as_ref();
+        self.name == Some(name) || domain.is_some_and(|it| it.name == name || it.uuid == Some(name))
     }
 
     fn candidate(&self) -> Candidate {
@@ -509,15 +509,18 @@ impl UnnamedReason {
     fn from_unnamed(why: UnnamedCause) -> Self {
         let (reason, detail) = match why {
             UnnamedCause::UnknownToEngine(kind) => {
-                let detail = format!("made by another {} than those asked", kind.name());
+                let detail = format!(
+                    "created by a {} instance that is not configured",
+                    kind.name()
+                );
                 ("not_known", Some(detail))
             }
             UnnamedCause::EngineDown(kind, error) => {
-                let error = error.unwrap_or_else(|| "did not answer yet".to_owned());
+                let error = error.unwrap_or_else(|| "no response yet".to_owned());
                 ("engine_down", Some(format!("{}: {error}", kind.name())))
             }
             UnnamedCause::EngineNotConfigured(kind) => {
-                let detail = format!("no {} is asked", kind.name());
+                let detail = format!("no {} socket is configured", kind.name());
                 ("not_asked", Some(detail))
             }
             UnnamedCause::UnsupportedRuntime(runtime) => {
@@ -572,16 +575,16 @@ mod tests {
             let path = format!("/docker/{id}");
             Workload::from_parts(&path, None, Some(container(id, name)))
         });
-        let seen = Inventory {
+        let inventory = Inventory {
             all: all.collect(),
             ..Inventory::default()
         };
-        let rows = seen.all.iter();
-        let rows = rows.map(|workload| ContainerRow::new(&seen, workload, None, false));
+        let rows = inventory.all.iter();
+        let rows = rows.map(|workload| ContainerRow::new(&inventory, workload, None, false));
         let found = find(rows, named);
         found
             .map(|row| row.id.unwrap_or_default().to_owned())
-            .map_err(|problem| (problem.status(), problem.candidates().len()))
+            .map_err(|error| (error.status(), error.candidates().len()))
     }
 
     #[test]

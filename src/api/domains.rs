@@ -152,7 +152,7 @@ fn connection(connection: &libvirt::ConnectionInfo) -> ConnectionStatus<'_> {
     }
 }
 
-/// All domains, or `None` if the daemon did not answer.
+/// All domains, or `None` if the daemon did not respond.
 fn domains<'a>(
     fetched: &'a FetchResult,
     part: &'static str,
@@ -161,7 +161,7 @@ fn domains<'a>(
     let connection = &fetched.connection;
     // A daemon that is up may report an error, too; then some data is missing.
     let reason = connection.error.as_deref();
-    let reason = reason.or((!connection.is_up).then_some("no answer"));
+    let reason = reason.or((!connection.is_up).then_some("no response"));
     missing.extend(reason.map(|reason| MissingPart {
         part,
         reason: reason.to_owned(),
@@ -173,12 +173,12 @@ fn domains<'a>(
 impl<'a> DomainStatus<'a> {
     fn from_domain(domain: &'a libvirt::Domain) -> Self {
         let (stats, balloon) = (&domain.stats, &domain.stats.balloon);
-        let about = domain.definition.as_deref();
+        let definition = domain.definition.as_deref();
         Self {
             name: &domain.name,
             uuid: &domain.uuid,
             id: domain.id,
-            title: about.and_then(|about| about.title.as_deref()),
+            title: definition.and_then(|definition| definition.title.as_deref()),
             state: domain.state.map(state_name),
             started: domain.started,
             is_partial: domain.is_partial,
@@ -250,17 +250,17 @@ mod tests {
 
     #[test]
     fn unavailable_daemon_differs_from_no_domains() {
-        for (is_up, error, said) in [
+        for (is_up, error, expected) in [
             (true, None, &[][..]),
             (true, Some("no events"), &["no events"]),
             (false, Some("refused"), &["refused"]),
-            (false, None, &["no answer"]),
+            (false, None, &["no response"]),
         ] {
             let mut missing = Vec::new();
             let fetched = fetched(is_up, error);
             assert_eq!(domains(&fetched, "libvirt", &mut missing).is_some(), is_up);
             let reasons: Vec<_> = missing.iter().map(|it| it.reason.as_str()).collect();
-            assert_eq!(reasons, said);
+            assert_eq!(reasons, expected);
         }
     }
 
@@ -328,24 +328,24 @@ mod tests {
             daemon: "9.0.0".to_owned(),
         });
         let mut missing = Vec::new();
-        let answer = DomainsResponse {
+        let response = DomainsResponse {
             time: two,
             connection: Some(connection(&fetched.connection)),
             domains: domains(&fetched, "libvirt", &mut missing),
             missing,
         };
-        crate::api::assert_matches_schema("Domains", &answer);
-        let said = serde_json::to_string(&answer).unwrap();
-        assert!(!said.contains("secret-path"));
+        crate::api::assert_matches_schema("Domains", &response);
+        let json = serde_json::to_string(&response).unwrap();
+        assert!(!json.contains("secret-path"));
         // Every described field is present.
-        let first = serde_json::to_value(&answer).unwrap()["domains"][0].clone();
+        let first = serde_json::to_value(&response).unwrap()["domains"][0].clone();
         let description: serde_json::Value = serde_json::from_slice(crate::api::OPENAPI).unwrap();
-        let described = &description["components"]["schemas"]["Domain"]["properties"];
+        let properties = &description["components"]["schemas"]["Domain"]["properties"];
         let names = |value: &serde_json::Value| {
             let fields = value.as_object().unwrap().keys().cloned();
             fields.collect::<std::collections::BTreeSet<_>>()
         };
-        assert_eq!(names(&first), names(described));
+        assert_eq!(names(&first), names(properties));
     }
 
     #[test]

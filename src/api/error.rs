@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::ApiResponse;
 
-/// An invalid request, or one that cannot be answered now.
+/// Error response for an invalid request, or one that cannot be processed now.
 #[derive(Debug)]
 pub(super) struct ApiError {
     status: u16,
@@ -44,9 +44,9 @@ impl ApiError {
 
     /// The name matches several containers.
     pub(super) fn ambiguous(reason: impl Into<String>, candidates: Vec<Candidate>) -> Self {
-        let mut problem = Self::new(409, reason);
-        problem.body.candidates = candidates;
-        problem
+        let mut error = Self::new(409, reason);
+        error.body.candidates = candidates;
+        error
     }
 
     pub(super) fn is_not_found(&self) -> bool {
@@ -71,11 +71,11 @@ impl fmt::Display for ApiError {
 }
 
 impl From<ApiError> for ApiResponse {
-    fn from(problem: ApiError) -> Self {
+    fn from(error: ApiError) -> Self {
         Self {
-            status: problem.status,
+            status: error.status,
             // Serializing strings cannot fail.
-            json: serde_json::to_vec(&problem.body).unwrap_or_default(),
+            json: serde_json::to_vec(&error.body).unwrap_or_default(),
         }
     }
 }

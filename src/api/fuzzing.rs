@@ -9,18 +9,18 @@ use super::{
 
 /// Parses a request's path and query string; returns 1 if the path exists.
 pub(crate) fn request(path: &str, query: &str) -> usize {
-    let most = 3 * (path.len() + query.len()) + 500;
+    let max_len = 3 * (path.len() + query.len()) + 500;
     let routed = match_route(path);
-    if let Ok((_, named)) = &routed {
+    if let Ok((_, segment)) = &routed {
         // A path segment, percent-decoded.
-        assert!(named.len() <= 3 * path.len());
+        assert!(segment.len() <= 3 * path.len());
     }
-    for known in [containers::PARAMETERS, WINDOW_PARAMETERS, POINTS_PARAMETERS] {
-        let query = match QueryParams::parse(query, known) {
+    for allowed in [containers::PARAMETERS, WINDOW_PARAMETERS, POINTS_PARAMETERS] {
+        let query = match QueryParams::parse(query, allowed) {
             Ok(query) => query,
-            Err(problem) => {
+            Err(error) => {
                 // The error quotes the request, escaped for JSON.
-                assert!(super::ApiResponse::from(problem).json.len() <= 6 * most);
+                assert!(super::ApiResponse::from(error).json.len() <= 6 * max_len);
                 continue;
             }
         };

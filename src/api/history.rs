@@ -1,7 +1,7 @@
 //! The history of a container or of the host: aggregated over a window, or sample by sample.
 //!
-//! It is read from memory. Only a container that is given by something other than its full ID or
-//! cgroup path is looked up among the existing containers.
+//! It is read from memory. Only a container that is identified by something other than its full ID
+//! or cgroup path is looked up among the existing containers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -75,7 +75,7 @@ pub(super) async fn container(
     query: HistoryQuery,
 ) -> Result<Vec<u8>, ApiError> {
     let history = require_history(api)?;
-    let found = match history.container(&name_or_id) {
+    let entry = match history.container(&name_or_id) {
         Some(series) => (
             containers::describe_series(&snapshot, &series),
             Some(series),
@@ -83,7 +83,7 @@ pub(super) async fn container(
         None => containers::find_series(api, &snapshot, name_or_id).await?,
     };
     api.run_on_worker(move || {
-        let (container, series) = found;
+        let (container, series) = entry;
         let series = series.as_deref();
         to_json(&HistoryResponse {
             time: snapshot.unix_time(),
@@ -102,8 +102,8 @@ fn require_history(api: &Api) -> Result<Arc<History>, ApiError> {
     if history.is_sampled() {
         return Ok(Arc::clone(history));
     }
-    let reason = "there is no history: its collector is off, by --no-collector.history or by \
-                  --collector.disable-defaults without --collector.history";
+    let reason = "history is disabled (--no-collector.history, or --collector.disable-defaults \
+                  without --collector.history)";
     Err(ApiError::new(404, reason))
 }
 
@@ -185,11 +185,11 @@ struct ValueRange<T> {
 }
 
 impl<T> From<MinAvgMax<T>> for ValueRange<T> {
-    fn from(spread: MinAvgMax<T>) -> Self {
+    fn from(stats: MinAvgMax<T>) -> Self {
         Self {
-            average: spread.average,
-            peak: spread.peak,
-            minimum: spread.minimum,
+            average: stats.average,
+            peak: stats.peak,
+            minimum: stats.minimum,
         }
     }
 }
@@ -236,21 +236,21 @@ mod tests {
 
     use super::*;
 
-    fn parse_query(query: &str, known: &[&str]) -> Result<HistoryQuery, u16> {
-        let query = QueryParams::parse(query, known).unwrap();
-        let asked = match known {
+    fn parse_query(query: &str, allowed: &[&str]) -> Result<HistoryQuery, u16> {
+        let query = QueryParams::parse(query, allowed).unwrap();
+        let parsed = match allowed {
             WINDOW_PARAMETERS => HistoryQuery::from_window_parameter(&query),
             _ => HistoryQuery::from_points_parameter(&query),
         };
-        asked.map_err(|problem| problem.status())
+        parsed.map_err(|error| error.status())
     }
 
     #[test]
     fn window_accepts_bounded_durations() {
         for (query, seconds) in [("", 300), ("window=15m", 900), ("window=1h1m1s", 3661)] {
-            let asked = parse_query(query, WINDOW_PARAMETERS);
-            let Ok(HistoryQuery::Window(window)) = asked else {
-                panic!("{query}: {asked:?}");
+            let parsed = parse_query(query, WINDOW_PARAMETERS);
+            let Ok(HistoryQuery::Window(window)) = parsed else {
+                panic!("{query}: {parsed:?}");
             };
             assert_eq!(window, Duration::from_secs(seconds), "{query}");
         }
@@ -272,9 +272,9 @@ mod tests {
     #[test]
     fn points_parameter_is_bounded() {
         for (query, count) in [("", 100), ("last=1", 1), ("last=10000", 10_000)] {
-            let asked = parse_query(query, POINTS_PARAMETERS);
-            let Ok(HistoryQuery::Points(last)) = asked else {
-                panic!("{query}: {asked:?}");
+            let parsed = parse_query(query, POINTS_PARAMETERS);
+            let Ok(HistoryQuery::Points(last)) = parsed else {
+                panic!("{query}: {parsed:?}");
             };
             assert_eq!(last, count, "{query}");
         }
@@ -289,10 +289,10 @@ mod tests {
 
     #[test]
     fn unknown_values_are_omitted_from_window() {
-        let of = |said| WindowStats::from_aggregates(Duration::from_secs(60), said);
+        let stats = |aggregates| WindowStats::from_aggregates(Duration::from_secs(60), aggregates);
         let none = json!({"window_seconds": 60.0, "samples": 0});
-        let said = serde_json::to_value(of(Aggregates::default())).unwrap();
-        assert_eq!(said, none);
+        let value = serde_json::to_value(stats(Aggregates::default())).unwrap();
+        assert_eq!(value, none);
         let one = Aggregates {
             samples: 1,
             start: Some(Duration::from_secs(7)),
@@ -309,8 +309,8 @@ mod tests {
             "window_seconds": 60.0, "samples": 1, "start": 7.0, "end": 7.0,
             "memory_bytes": memory,
         });
-        assert_eq!(serde_json::to_value(of(one)).unwrap(), expected);
+        assert_eq!(serde_json::to_value(stats(one)).unwrap(), expected);
         let two = Aggregates { samples: 2, ..one };
-        assert_eq!(serde_json::to_value(of(two)).unwrap()["restarts"], 0);
+        assert_eq!(serde_json::to_value(stats(two)).unwrap()["restarts"], 0);
     }
 }

@@ -133,9 +133,9 @@ pub(super) async fn respond(api: &Api, snapshot: Arc<Snapshot>) -> Result<Vec<u8
 fn parse_loadavg(text: &Text) -> Result<LoadAverages> {
     let mut line = text.line()?;
     Ok(LoadAverages {
-        load1: line.parse("load of a minute")?,
-        load5: line.parse("load of 5 minutes")?,
-        load15: line.parse("load of 15 minutes")?,
+        load1: line.parse("load average over 1 minute")?,
+        load5: line.parse("load average over 5 minutes")?,
+        load15: line.parse("load average over 15 minutes")?,
     })
 }
 
@@ -167,7 +167,7 @@ fn parse_stat(text: &Text) -> Result<BootStat> {
         }
     }
     Ok(BootStat {
-        boot_time: boot_time.ok_or_else(|| text.error(1, "btime is missing"))?,
+        boot_time: boot_time.ok_or_else(|| text.error(1, "missing btime"))?,
         cpus_online,
     })
 }
@@ -203,7 +203,7 @@ mod tests {
         };
         assert_eq!(parse_stat(&text).unwrap(), expected);
         let error = parse_stat(&Text::from("cpu0 1\n")).unwrap_err();
-        assert_eq!(error.to_string(), "test:1: btime is missing");
+        assert_eq!(error.to_string(), "test:1: missing btime");
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub(super) struct LatestSample {
 impl LatestSample {
     /// `None` if the container was removed.
     pub(super) fn from_series(series: &Series) -> Option<Self> {
-        let there = Some(series).filter(|series| !series.is_gone());
-        there?.latest().map(Self::from)
+        let existing = Some(series).filter(|series| !series.is_gone());
+        existing?.latest().map(Self::from)
     }
 }
 

@@ -146,12 +146,12 @@ impl Api {
         below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
     }
 
-    /// Answers a request within about this time.
+    /// Responds to a request within about this time.
     pub async fn respond(&self, path: &str, query: &str, limit: Duration) -> ApiResponse {
-        let answered = self.dispatch(path, query, limit).await;
-        match answered {
+        let result = self.dispatch(path, query, limit).await;
+        match result {
             Ok(json) => ApiResponse { status: 200, json },
-            Err(problem) => problem.into(),
+            Err(error) => error.into(),
         }
     }
 
@@ -161,24 +161,24 @@ impl Api {
         query: &str,
         limit: Duration,
     ) -> Result<Vec<u8>, ApiError> {
-        let (resource, named) = match_route(path)?;
-        let known = match resource {
+        let (resource, segment) = match_route(path)?;
+        let allowed = match resource {
             Resource::Containers => containers::PARAMETERS,
             Resource::ContainerHistory | Resource::HostHistory => history::WINDOW_PARAMETERS,
             Resource::ContainerPoints | Resource::HostPoints => history::POINTS_PARAMETERS,
             _ => &[],
         };
-        let query = QueryParams::parse(query, known)?;
+        let query = QueryParams::parse(query, allowed)?;
         let machine = Arc::clone(&self.machine);
         let snapshot = Arc::new(Snapshot::new(machine, Instant::now() + limit));
         match resource {
             Resource::Containers => containers::list(self, snapshot, &query).await,
-            Resource::Container => containers::detail(self, snapshot, named).await,
+            Resource::Container => containers::detail(self, snapshot, segment).await,
             Resource::ContainerHistory => {
                 history::container(
                     self,
                     snapshot,
-                    named,
+                    segment,
                     HistoryQuery::from_window_parameter(&query)?,
                 )
                 .await
@@ -187,7 +187,7 @@ impl Api {
                 history::container(
                     self,
                     snapshot,
-                    named,
+                    segment,
                     HistoryQuery::from_points_parameter(&query)?,
                 )
                 .await
@@ -219,7 +219,7 @@ impl Api {
         write: impl FnOnce() -> Result<Vec<u8>, ApiError> + Send + 'static,
     ) -> Result<Vec<u8>, ApiError> {
         let written = self.workers.call(write).await;
-        written.unwrap_or_else(|| Err(ApiError::new(500, "the answer could not be written down")))
+        written.unwrap_or_else(|| Err(ApiError::new(500, "cannot encode the response")))
     }
 }
 
@@ -244,7 +244,7 @@ fn ok_or_missing<T>(
     read: crate::error::Result<T>,
 ) -> Option<T> {
     match read {
-        Ok(read) => Some(read),
+        Ok(value) => Some(value),
         Err(error) => {
             missing.push(MissingPart::new(part, &error));
             None
@@ -262,20 +262,20 @@ fn match_route(path: &str) -> Result<(Resource, String), ApiError> {
             let (_, after) = rest.split_once('}')?;
             Some((before, after))
         });
-        let named = around
+        let segment = around
             .and_then(|(before, after)| path.strip_prefix(before)?.strip_suffix(after))
-            .filter(|named| !named.is_empty() && !named.contains('/'));
-        if let Some(named) = named {
-            let named = percent_encoding::percent_decode_str(named).decode_utf8();
-            let wrong = |_| ApiError::new(400, "the path is not UTF-8");
-            return Ok((*resource, named.map_err(wrong)?.into_owned()));
+            .filter(|segment| !segment.is_empty() && !segment.contains('/'));
+        if let Some(segment) = segment {
+            let segment = percent_encoding::percent_decode_str(segment).decode_utf8();
+            let not_utf8 = |_| ApiError::new(400, "path is not UTF-8");
+            return Ok((*resource, segment.map_err(not_utf8)?.into_owned()));
         }
     }
-    Err(ApiError::new(404, "there is nothing at this path"))
+    Err(ApiError::new(404, "no such path"))
 }
 
-fn to_json(answer: &impl Serialize) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(answer).map_err(|error| ApiError::new(500, error.to_string()))
+fn to_json(response: &impl Serialize) -> Result<Vec<u8>, ApiError> {
+    serde_json::to_vec(response).map_err(|error| ApiError::new(500, error.to_string()))
 }
 
 /// Serializes a duration, or a time since the Unix epoch, as seconds.
@@ -291,7 +291,7 @@ fn seconds<S: serde::Serializer>(
 
 /// Validates a response, or a part of one, against its schema, which must describe all fields.
 #[cfg(test)]
-fn assert_matches_schema(schema: &str, answer: &impl Serialize) {
+fn assert_matches_schema(schema: &str, response: &impl Serialize) {
     fn close(schema: &mut serde_json::Value) {
         if let Some(object) = schema.as_object_mut() {
             if object.contains_key("properties") {
@@ -308,8 +308,8 @@ fn assert_matches_schema(schema: &str, answer: &impl Serialize) {
         "components": description["components"],
     });
     let validator = jsonschema::validator_for(&schema).unwrap();
-    let answer = serde_json::to_value(answer).unwrap();
-    let errors = validator.iter_errors(&answer);
+    let response = serde_json::to_value(response).unwrap();
+    let errors = validator.iter_errors(&response);
     let errors: Vec<_> = errors.map(|error| error.to_string()).collect();
     assert!(errors.is_empty(), "{errors:#?}");
 }
@@ -320,15 +320,15 @@ mod tests {
 
     #[test]
     fn each_path_matches_at_most_one_route() {
-        let routed = |path| match_route(path).map_err(|problem| problem.status());
+        let routed = |path| match_route(path).map_err(|error| error.status());
         let none = String::new;
         assert_eq!(routed("/api/v1/host"), Ok((Resource::Host, none())));
         let group = "/api/v1/containers/%2Fsystem.slice%2Fa+b.service";
-        let named = "/system.slice/a+b.service".to_owned();
-        assert_eq!(routed(group), Ok((Resource::Container, named.clone())));
+        let segment = "/system.slice/a+b.service".to_owned();
+        assert_eq!(routed(group), Ok((Resource::Container, segment.clone())));
         let points = format!("{group}/points");
-        assert_eq!(routed(&points), Ok((Resource::ContainerPoints, named)));
-        for nothing in [
+        assert_eq!(routed(&points), Ok((Resource::ContainerPoints, segment)));
+        for path in [
             "/api",
             "/api/",
             "/api/v2/host",
@@ -338,7 +338,7 @@ mod tests {
             "/api/v1/containers//history",
             "/api/v1/containers/a/b/history",
         ] {
-            assert_eq!(routed(nothing), Err(404), "{nothing}");
+            assert_eq!(routed(path), Err(404), "{path}");
         }
         assert_eq!(routed("/api/v1/containers/%ff"), Err(400));
     }

@@ -10,20 +10,20 @@ use super::error::ApiError;
 pub(super) struct QueryParams(BTreeMap<String, String>);
 
 impl QueryParams {
-    pub(super) fn parse(query: &str, known: &[&str]) -> Result<Self, ApiError> {
+    pub(super) fn parse(query: &str, allowed: &[&str]) -> Result<Self, ApiError> {
         let mut all = BTreeMap::new();
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if !known.contains(&&*name) {
-                let known = match known {
-                    [] => "there is none here".to_owned(),
-                    known => format!("there is {}", known.join(", ")),
+            if !allowed.contains(&&*name) {
+                let expected = match allowed {
+                    [] => "no parameters are supported".to_owned(),
+                    allowed => format!("expected {}", allowed.join(", ")),
                 };
-                let reason = format!("unknown parameter {name:?}: {known}");
+                let reason = format!("unknown parameter {name:?}: {expected}");
                 return Err(ApiError::new(400, reason));
             }
             let name = name.into_owned();
             if all.contains_key(&name) {
-                let reason = format!("the parameter {name:?} is there twice");
+                let reason = format!("duplicate parameter {name:?}");
                 return Err(ApiError::new(400, reason));
             }
             all.insert(name, value.into_owned());
@@ -47,8 +47,8 @@ impl QueryParams {
         };
         let number = text.parse().ok().filter(|number| bounds.contains(number));
         number.map(Some).ok_or_else(|| {
-            let (least, most) = bounds.into_inner();
-            let reason = format!("{name} is not a number from {least} to {most}: {text:?}");
+            let (min, max) = bounds.into_inner();
+            let reason = format!("invalid {name} {text:?}: expected a number from {min} to {max}");
             ApiError::new(400, reason)
         })
     }
@@ -59,7 +59,7 @@ impl QueryParams {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
             Some(other) => {
-                let reason = format!("{name} is neither true nor false: {other:?}");
+                let reason = format!("invalid {name} {other:?}: expected true or false");
                 Err(ApiError::new(400, reason))
             }
         }
@@ -74,12 +74,12 @@ mod tests {
     fn rejects_invalid_parameters() {
         let all =
             |query| QueryParams::parse(query, &["all"]).and_then(|query| query.parse_bool("all"));
-        for (query, is) in [("", false), ("all=false", false), ("all=true", true)] {
-            assert_eq!(all(query).ok(), Some(is), "{query}");
+        for (query, expected) in [("", false), ("all=false", false), ("all=true", true)] {
+            assert_eq!(all(query).ok(), Some(expected), "{query}");
         }
         for query in ["all", "all=1", "al=true", "all=true&all=true", "x"] {
-            let problem = all(query).unwrap_err();
-            assert_eq!(problem.status(), 400, "{query}");
+            let error = all(query).unwrap_err();
+            assert_eq!(error.status(), 400, "{query}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What usually goes wrong, and how to fix it.
+//! Common misconfigurations and their fixes.
 
 use std::{
     collections::BTreeMap,
@@ -16,24 +16,24 @@ use crate::{
     },
 };
 
-/// Of what many have in common, as many are named.
+/// Maximum number of examples in a finding.
 const MAX_EXAMPLES: usize = 3;
 
-/// What a finding means.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Severity {
-    /// It works.
+    /// Works.
     Ok,
-    /// There is nothing to do.
+    /// No action needed.
     Info,
-    /// Something is missing that need not be there.
+    /// Optional data is missing.
     Warning,
-    /// Something that is on does not work.
+    /// An enabled feature does not work.
     Error,
 }
 
 impl Severity {
-    /// Its name in JSON.
+    /// Name in JSON.
     pub(super) fn status(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -43,17 +43,17 @@ impl Severity {
         }
     }
 
-    /// Whether somebody should read it.
+    /// Whether the operator should read it.
     pub(super) fn needs_attention(self) -> bool {
         matches!(self, Self::Warning | Self::Error)
     }
 }
 
-/// One thing that was found.
+/// One result of the check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Finding {
     pub severity: Severity,
-    /// The collector it is about, if it is about one.
+    /// The collector concerned, if any.
     pub collector: Option<&'static str>,
     pub text: String,
     pub fix: Option<String>,
@@ -96,7 +96,7 @@ impl Finding {
     }
 }
 
-/// Who looks.
+/// Name and UID of the user that runs the check.
 pub(super) fn describe_user(snapshot: &Snapshot) -> String {
     let user = snapshot.user();
     let uid = user.uid;
@@ -106,7 +106,7 @@ pub(super) fn describe_user(snapshot: &Snapshot) -> String {
     )
 }
 
-/// Everything, under titles.
+/// Runs all checks; returns the findings by area.
 pub(super) fn run_checks(
     snapshot: &Snapshot,
     is_on: &dyn Fn(&str) -> bool,
@@ -128,31 +128,31 @@ pub(super) fn run_checks(
             "ENGINES",
             engine_findings(&sockets, are_named, &engines, &user),
         ));
-        if let Ok(seen) = snapshot.workloads() {
-            let mut named = container_findings(seen);
+        if let Ok(inventory) = snapshot.workloads() {
+            let mut named = container_findings(inventory);
             named.extend(excluded_cgroups(snapshot.hidden_containers()));
             found.push(("NAMES OF CONTAINERS", named));
         }
     }
-    let of_libvirt = [
+    let libvirt_collectors = [
         "libvirt",
         "libvirt_network",
         "libvirt_pool",
         "census_domains",
     ];
-    if of_libvirt.into_iter().any(is_on) {
+    if libvirt_collectors.into_iter().any(is_on) {
         found.push(("LIBVIRT", libvirt::findings(snapshot, &user)));
     }
     found
 }
 
-/// Each socket once, by whatever links it goes.
+/// Removes sockets that are links to an earlier one.
 fn dedup_sockets(sockets: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut each: Vec<PathBuf> = Vec::new();
     for socket in sockets {
         if !each
             .iter()
-            .any(|known| engine::is_same_socket(known, &socket))
+            .any(|other| engine::is_same_socket(other, &socket))
         {
             each.push(socket);
         }
@@ -166,13 +166,13 @@ fn cgroup_findings(snapshot: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Fin
     let version = match cgroups.version() {
         Ok(version) => version,
         Err(why) => {
-            let text = format!("control groups cannot be read: {why}");
+            let text = format!("cannot read cgroups: {why}");
             let fix = format!(
-                "mount them at {}; in a container, mount the host's files and say where with \
-                 --path.sysfs and --path.procfs",
+                "mount the cgroup file system at {}; in a container, bind-mount the host's sysfs \
+                 and procfs and set --path.sysfs and --path.procfs",
                 cgroup_root.display()
             );
-            // A machine may well be without.
+            // Cgroups are optional.
             let severity = if why.is_gone() {
                 Severity::Warning
             } else {
@@ -186,14 +186,16 @@ fn cgroup_findings(snapshot: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Fin
         Ok(controllers) => {
             let name = match version {
                 CgroupVersion::V1 => "version 1",
-                CgroupVersion::Hybrid => "version 1, with version 2 beside it (hybrid)",
+                CgroupVersion::Hybrid => "version 1 and version 2 (hybrid)",
                 CgroupVersion::V2 => "version 2",
             };
             let names = controllers.join(", ");
             found.push(Finding::ok(format!("{name}; controllers: {names}")));
             found.extend(missing_controllers(version, &controllers, is_on));
         }
-        Err(why) => found.push(Finding::error(format!("controllers cannot be read: {why}"))),
+        Err(why) => found.push(Finding::error(format!(
+            "cannot read cgroup controllers: {why}"
+        ))),
     }
     if is_on("container_pressure") || is_on("pressure") {
         found.extend(pressure_finding(
@@ -214,39 +216,38 @@ fn cgroup_findings(snapshot: &Snapshot, is_on: &dyn Fn(&str) -> bool) -> Vec<Fin
     found
 }
 
-/// The controllers that metrics which are on come from and that there are not.
+/// Returns an error for each missing controller that an enabled collector needs.
 fn missing_controllers(
     version: CgroupVersion,
-    there: &[String],
+    available: &[String],
     is_on: &dyn Fn(&str) -> bool,
 ) -> Vec<Finding> {
     let (usage, disks) = match version {
         CgroupVersion::V1 | CgroupVersion::Hybrid => ("cpuacct", "blkio"),
         CgroupVersion::V2 => ("cpu", "io"),
     };
-    let mut wanted = vec![
-        ("memory", "container_memory", "the memory of containers"),
-        (usage, "container_cpu", "what containers use of the CPUs"),
-        ("cpu", "container_cpu", "throttling and limits of CPU time"),
-        (disks, "container_disk", "what containers read and write"),
-        ("pids", "container_pids", "the number of their processes"),
+    let mut required = vec![
+        ("memory", "container_memory", "container memory"),
+        (usage, "container_cpu", "container CPU usage"),
+        ("cpu", "container_cpu", "CPU throttling and limits"),
+        (disks, "container_disk", "container disk I/O"),
+        ("pids", "container_pids", "container process counts"),
     ];
-    wanted.dedup_by_key(|(controller, ..)| *controller);
-    let missing = wanted.into_iter().filter(|(controller, collector, _)| {
-        is_on(collector) && !there.iter().any(|it| it == controller)
+    required.dedup_by_key(|(controller, ..)| *controller);
+    let missing = required.into_iter().filter(|(controller, collector, _)| {
+        is_on(collector) && !available.iter().any(|it| it == controller)
     });
     missing
         .map(|(controller, _, what)| {
-            let text = format!("the {controller} controller is off, so nothing says {what}");
+            let text = format!("cgroup controller {controller} is disabled: no metrics for {what}");
             let fix = if controller == "memory" {
-                "add cgroup_enable=memory cgroup_memory=1 to the kernel's command line (on a \
-                 Raspberry Pi in cmdline.txt on the boot partition, on its one line) and restart \
-                 the machine"
+                "add cgroup_enable=memory cgroup_memory=1 to the kernel command line (on a \
+                 Raspberry Pi: to the single line of cmdline.txt on the boot partition) and reboot"
                     .to_owned()
             } else {
                 format!(
-                    "see that the kernel's command line has no cgroup_disable={controller}, and \
-                     that the kernel was built with it"
+                    "remove cgroup_disable={controller} from the kernel command line, and check \
+                     that the kernel was built with this controller"
                 )
             };
             Finding::error(text).fix(fix)
@@ -258,26 +259,32 @@ fn missing_controllers(
 fn pressure_finding(version: CgroupVersion, pressure: Result<()>) -> Option<Finding> {
     match pressure {
         Ok(()) if version == CgroupVersion::V1 => Some(
-            Finding::warning("pressure (PSI) is known of the machine, but not of containers").fix(
-                "mount the version 2 hierarchy, beside version 1 as systemd's hybrid mode does",
+            Finding::warning(
+                "pressure stall information (PSI) is available for the host but not for containers",
+            )
+            .fix(
+                "mount the cgroup version 2 hierarchy, alongside version 1 as in systemd's hybrid \
+                 mode",
             ),
         ),
         Ok(()) => None,
         Err(why) => Some(
-            Finding::warning(format!("the kernel does not measure pressure (PSI): {why}"))
-                .fix("add psi=1 to the kernel's command line and restart the machine"),
+            Finding::warning(format!(
+                "pressure stall information (PSI) is disabled: {why}"
+            ))
+            .fix("add psi=1 to the kernel command line and reboot"),
         ),
     }
 }
 
 fn block_io_not_accounted(cgroup_root: &Path) -> Finding {
-    let text = "the kernel does not count what containers read and write: with version 1, newer \
-                kernels begin to only when a limit is first set for a disk";
+    let text = "the kernel does not account block I/O per cgroup: with cgroup version 1, recent \
+                kernels start accounting a disk only after an I/O limit was set for it";
     let fix = format!(
-        "set one that nothing reaches, once for each disk (lsblk tells its numbers) and start of \
-         the machine, in any group; from then on they are counted for all: echo \"MAJOR:MINOR \
-         109951162777600\" > {}/GROUP/blkio.throttle.write_bps_device. With the disk scheduler \
-         bfq, or with version 2, they are counted anyway",
+        "after each boot, set an unreachable limit for each disk (MAJOR:MINOR from lsblk) in any \
+         cgroup, which enables accounting for all cgroups: echo \"MAJOR:MINOR 109951162777600\" > \
+         {}/GROUP/blkio.throttle.write_bps_device. Not needed with the I/O scheduler bfq or with \
+         cgroup version 2",
         cgroup_root.join("blkio").display()
     );
     Finding::warning(text).fix(fix)
@@ -297,51 +304,54 @@ fn engine_findings(
         found.extend(match (access, engine) {
             (_, Some(engine)) if engine.up => Some(engine_is_up(engine)),
             (SocketAccess::Missing, _) if are_named => Some(
-                Finding::error(format!("{path} does not exist"))
-                    .fix("start the engine, or name its socket with --engine.socket"),
+                Finding::error(format!("{path}: no such file or directory"))
+                    .fix("start the engine, or set its socket with --engine.socket"),
             ),
             (SocketAccess::Missing, _) => None,
             (SocketAccess::NotASocket, _) => {
-                let text = format!("{path} is not a socket");
-                Some(Finding::error(text).fix("name the engine's socket with --engine.socket"))
+                let text = format!("{path}: not a socket");
+                Some(Finding::error(text).fix("set the socket of the engine with --engine.socket"))
             }
             (SocketAccess::Denied { group }, _) => {
-                let text = format!("{path}: {user} may not connect");
+                let text = format!("{path}: permission denied for {user}");
                 let fix = match group {
                     Some(group) => format!(
-                        "let the user join the group {group} (usermod -aG {group} USER, or \
-                         SupplementaryGroups={group} in the unit) and restart the exporter, or run as root"
+                        "join group {group} (usermod -aG {group} USER, or \
+                         SupplementaryGroups={group} in the unit) and restart the exporter, or \
+                         run as root"
                     ),
-                    None => "run as root, or as the user whose engine it is".to_owned(),
+                    None => "run as root or as the owner of the engine".to_owned(),
                 };
                 Some(Finding::error(text).fix(fix))
             }
             (SocketAccess::Allowed, engine) => {
                 let why = engine.and_then(|engine| engine.error.as_deref());
-                let why = why.unwrap_or("did not answer in time");
+                let why = why.unwrap_or("timed out");
                 let text = format!("{path}: {why}");
                 Some(Finding::error(text).fix(
-                    "see whether the engine runs; the exporter tries again by itself, and goes \
-                     on without names meanwhile",
+                    "check that the engine is running; the exporter retries automatically and \
+                     exposes containers without names meanwhile",
                 ))
             }
         });
     }
     if found.is_empty() {
-        let looked: Vec<_> = sockets
+        let paths: Vec<_> = sockets
             .iter()
             .map(|(it, _)| it.display().to_string())
             .collect();
-        let text = match looked.as_slice() {
-            [] => "none is asked, as the flags say: containers are shown without names".to_owned(),
-            looked => format!(
-                "none found at {}: containers, if any, are shown without names",
-                looked.join(", ")
+        let text = match paths.as_slice() {
+            [] => "engines are disabled (empty --engine.socket): containers have no \
+                   names"
+                .to_owned(),
+            paths => format!(
+                "no engine socket at {}: containers, if any, have no names",
+                paths.join(", ")
             ),
         };
-        let fix = "if there is an engine, name its socket: --engine.socket=unix:///PATH";
+        let fix = "if an engine runs, set its socket: --engine.socket=unix:///PATH";
         let note = Finding::info(text);
-        found.push(if looked.is_empty() {
+        found.push(if paths.is_empty() {
             note
         } else {
             note.fix(fix)
@@ -351,7 +361,7 @@ fn engine_findings(
 }
 
 fn engine_is_up(engine: &Engine) -> Finding {
-    let or = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+    let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
     let all = engine.containers.len();
     let containers = engine.containers.values();
     let running = containers
@@ -362,18 +372,17 @@ fn engine_is_up(engine: &Engine) -> Finding {
         .as_ref()
         .map(|images| images.len().to_string());
     Finding::ok(format!(
-        "{}: {} {}, API {}, cgroup driver {}; containers: {all}, {running} of them running; \
-         images: {}",
+        "{}: {} {}, API {}, cgroup driver {}; containers: {all}, running: {running}; images: {}",
         engine.socket.display(),
         engine.kind.map_or("engine", EngineKind::name),
-        or(&engine.version),
-        or(&engine.api_version),
-        or(&engine.cgroup_driver),
-        or(&images),
+        or_unknown(&engine.version),
+        or_unknown(&engine.api_version),
+        or_unknown(&engine.cgroup_driver),
+        or_unknown(&images),
     ))
 }
 
-/// Which containers have names, and why others do not.
+/// Counts named containers and explains the unnamed ones.
 fn container_findings(inventory: &Inventory) -> Vec<Finding> {
     let mut found = Vec::new();
     let is_named = inventory
@@ -382,22 +391,22 @@ fn container_findings(inventory: &Inventory) -> Vec<Finding> {
     let named = is_named.count();
     let groups = inventory.present().count();
     found.push(Finding::ok(format!(
-        "control groups shown: {groups}, {named} of them with the name of a container"
+        "cgroups exposed: {groups}, with container name: {named}"
     )));
 
-    let mut unseen = inventory
+    let mut missing = inventory
         .containers()
         .filter(|(it, _, container)| it.cgroup.is_none() && container.state.is_alive())
         .map(|(it, ..)| it.path.as_str())
         .peekable();
-    if unseen.peek().is_some() {
+    if missing.peek().is_some() {
         let text = format!(
-            "containers run whose control groups are not here: {}",
-            first_few(unseen)
+            "running containers without a visible cgroup: {}",
+            first_few(missing)
         );
         found.push(Finding::error(text).fix(
-            "in a container, mount the host's procfs and sysfs, with --cgroupns=host or all of \
-             sysfs, and say where with --path.procfs and --path.sysfs",
+            "in a container, bind-mount the host's procfs and sysfs (use --cgroupns=host or mount \
+             all of sysfs) and set --path.procfs and --path.sysfs",
         ));
     }
 
@@ -410,66 +419,62 @@ fn container_findings(inventory: &Inventory) -> Vec<Finding> {
     }
     for ((why, fix), paths) in nameless {
         let count = paths.len();
-        let text = format!(
-            "{count} without a name: {why}: {}",
-            first_few(paths.into_iter())
-        );
+        let text = format!("{count} unnamed: {why}: {}", first_few(paths.into_iter()));
         let note = Finding::warning(text);
         found.push(if fix.is_empty() { note } else { note.fix(fix) });
     }
     found
 }
 
-/// Groups of containers that a flag hides.
+/// Container cgroups excluded by a flag.
 fn excluded_cgroups(paths: Result<Vec<String>>) -> Option<Finding> {
     match paths {
         Ok(paths) if paths.is_empty() => None,
         Ok(paths) => {
             let count = paths.len();
             let few = first_few(paths.iter().map(String::as_str));
-            let text = format!("{count} hidden by --cgroup.exclude: {few}");
+            let text = format!("{count} excluded by --cgroup.exclude: {few}");
             Some(Finding::info(text))
         }
-        Err(why) => Some(Finding::error(format!(
-            "control groups cannot be listed: {why}"
-        ))),
+        Err(why) => Some(Finding::error(format!("cannot list cgroups: {why}"))),
     }
 }
 
-/// Why a container goes by its id only, and what to do about it, if anything.
+/// Why a container has no name, and the fix, which may be empty.
 fn explain_unnamed(why: &UnnamedCause) -> (&'static str, &'static str) {
     match why {
         UnnamedCause::UnknownToEngine(EngineKind::Docker) => (
-            "made by a Docker that is not asked, such as a user's or one in a container",
-            "name its socket, too: --engine.socket=unix:///PATH, once for each",
+            "created by a Docker daemon that is not configured, such as a rootless one or one in \
+             a container",
+            "add its socket: --engine.socket=unix:///PATH (repeatable)",
         ),
         UnnamedCause::EngineDown(EngineKind::Docker, _)
         | UnnamedCause::EngineNotConfigured(EngineKind::Docker) => (
-            "made by Docker, which is not asked or does not answer",
-            "see the findings about engines",
+            "created by Docker, which is not configured or does not respond",
+            "see the findings for engines",
         ),
         UnnamedCause::UnknownToEngine(EngineKind::Podman) => (
-            "made by a Podman that is not asked, such as a user's",
-            "name its socket, too: --engine.socket=unix:///PATH, once for each; a user's listens \
-             after systemctl --user enable --now podman.socket",
+            "created by a Podman service that is not configured, such as a rootless one",
+            "add its socket: --engine.socket=unix:///PATH (repeatable); for rootless Podman, \
+             start it with systemctl --user enable --now podman.socket",
         ),
         UnnamedCause::EngineDown(EngineKind::Podman, _)
         | UnnamedCause::EngineNotConfigured(EngineKind::Podman) => (
-            "made by Podman, which is not asked or does not answer",
-            "have it listen (systemctl enable --now podman.socket, for a user's with --user), and \
-             name the socket if it is not found: --engine.socket=unix:///PATH",
+            "created by Podman, which is not configured or does not respond",
+            "start its socket (systemctl enable --now podman.socket; with --user for rootless \
+             Podman), and set --engine.socket=unix:///PATH if it is not at a default path",
         ),
         UnnamedCause::UnsupportedRuntime(Runtime::CriO) => {
-            ("made by CRI-O, which is not asked for names", "")
+            ("created by CRI-O, whose API is not supported", "")
         }
         UnnamedCause::UnsupportedRuntime(_) => {
-            ("made by containerd, which is not asked for names", "")
+            ("created by containerd, whose API is not supported", "")
         }
-        UnnamedCause::UnknownRuntime => ("their paths do not tell what made them", ""),
+        UnnamedCause::UnknownRuntime => ("container runtime unknown from cgroup path", ""),
     }
 }
 
-/// The first few, and how many more there are.
+/// Joins the first items and appends the number of the others.
 pub(super) fn first_few<'a>(paths: impl Iterator<Item = &'a str>) -> String {
     let paths: Vec<_> = paths.collect();
     let named: Vec<_> = paths.iter().take(MAX_EXAMPLES).copied().collect();
@@ -500,7 +505,8 @@ mod tests {
     fn missing_memory_controller_remedy_is_kernel_cmdline() {
         let all = controllers("blkio cpu cpuacct memory pids");
         let all_on = |_: &str| true;
-        let missing = |version, there: &[String]| missing_controllers(version, there, &all_on);
+        let missing =
+            |version, available: &[String]| missing_controllers(version, available, &all_on);
         assert_eq!(missing(CgroupVersion::V1, &all), []);
         let two = controllers("cpu io memory pids");
         assert_eq!(missing(CgroupVersion::V2, &two), []);
@@ -514,9 +520,9 @@ mod tests {
         let found = missing(CgroupVersion::Hybrid, &controllers("cpu memory pids"));
         assert_eq!(found.len(), 2, "{found:?}");
         let but_disks = |collector: &str| collector != "container_disk";
-        let there = controllers("cpu cpuacct memory pids");
+        let available = controllers("cpu cpuacct memory pids");
         assert_eq!(
-            missing_controllers(CgroupVersion::V1, &there, &but_disks),
+            missing_controllers(CgroupVersion::V1, &available, &but_disks),
             []
         );
     }
@@ -537,7 +543,7 @@ mod tests {
     #[test]
     fn each_engine_failure_has_its_own_message() {
         let socket = PathBuf::from("/run/docker.sock");
-        let of = |access: SocketAccess, named, engines: &[&Engine]| {
+        let findings_for = |access: SocketAccess, named, engines: &[&Engine]| {
             engine_findings(
                 &[(socket.clone(), access)],
                 named,
@@ -546,15 +552,15 @@ mod tests {
             )
         };
         let group = Some("docker".to_owned());
-        let refused = of(SocketAccess::Denied { group }, false, &[]);
-        assert_eq!(refused[0].severity, Severity::Error);
+        let denied = findings_for(SocketAccess::Denied { group }, false, &[]);
+        assert_eq!(denied[0].severity, Severity::Error);
         assert!(
-            refused[0]
+            denied[0]
                 .text
-                .contains("nobody (uid 65534) may not connect")
+                .contains("permission denied for nobody (uid 65534)")
         );
         assert!(
-            refused[0]
+            denied[0]
                 .fix
                 .as_ref()
                 .unwrap()
@@ -562,27 +568,31 @@ mod tests {
         );
 
         assert_eq!(
-            of(SocketAccess::Missing, true, &[])[0].severity,
+            findings_for(SocketAccess::Missing, true, &[])[0].severity,
             Severity::Error
         );
-        let none = of(SocketAccess::Missing, false, &[]);
-        assert!(none[0].text.starts_with("none found at /run/docker.sock"));
+        let none = findings_for(SocketAccess::Missing, false, &[]);
+        assert!(
+            none[0]
+                .text
+                .starts_with("no engine socket at /run/docker.sock")
+        );
         assert!(errors(&none).is_empty());
 
         let mut silent = engine([]);
         silent.up = false;
-        let found = of(SocketAccess::Allowed, false, &[&silent]);
-        assert!(errors(&found)[0].text.ends_with("did not answer in time"));
-        silent.error = Some("answered 500".to_owned());
-        let found = of(SocketAccess::Allowed, false, &[&silent]);
-        assert!(errors(&found)[0].text.ends_with("answered 500"));
+        let found = findings_for(SocketAccess::Allowed, false, &[&silent]);
+        assert!(errors(&found)[0].text.ends_with("timed out"));
+        silent.error = Some("status 500".to_owned());
+        let found = findings_for(SocketAccess::Allowed, false, &[&silent]);
+        assert!(errors(&found)[0].text.ends_with("status 500"));
 
-        let mut well = engine([container("a", "web")]);
-        well.version = Some("20.10.24".into());
-        let found = of(SocketAccess::Allowed, false, &[&well]);
+        let mut healthy = engine([container("a", "web")]);
+        healthy.version = Some("20.10.24".into());
+        let found = findings_for(SocketAccess::Allowed, false, &[&healthy]);
         assert_eq!(found[0].severity, Severity::Ok);
         assert!(found[0].text.contains("docker 20.10.24, API unknown"));
-        assert!(found[0].text.contains("containers: 1, 1 of them running"));
+        assert!(found[0].text.contains("containers: 1, running: 1"));
         assert_eq!(engine_findings(&[], true, &[], "root")[0].fix, None);
     }
 
@@ -590,7 +600,7 @@ mod tests {
     fn unnamed_containers_are_explained() {
         let id = "ab".repeat(32);
         let why = |path: String, engines: Vec<Engine>| {
-            let seen = Inventory {
+            let inventory = Inventory {
                 engines: engines
                     .into_iter()
                     .map(std::sync::Arc::new)
@@ -598,14 +608,14 @@ mod tests {
                     .into(),
                 ..Inventory::default()
             };
-            let why = seen.unnamed_cause(&Workload::from_parts(&path, None, None));
+            let why = inventory.unnamed_cause(&Workload::from_parts(&path, None, None));
             why.map_or("", |why| explain_unnamed(&why).0)
         };
         let docker = format!("/docker/{id}");
-        assert!(why(docker.clone(), vec![]).contains("does not answer"));
-        assert!(why(docker, vec![engine([])]).contains("a Docker that is not asked"));
+        assert!(why(docker.clone(), vec![]).contains("does not respond"));
+        assert!(why(docker, vec![engine([])]).contains("a Docker daemon that is not configured"));
         let podman = format!("/machine.slice/libpod-{id}.scope");
-        assert!(why(podman, vec![engine([])]).contains("Podman, which is not asked"));
+        assert!(why(podman, vec![engine([])]).contains("Podman, which is not configured"));
         let cri = format!("/kubepods.slice/cri-containerd-{id}.scope");
         assert!(why(cri, vec![]).contains("containerd"));
         assert_eq!(why("/lxc/web".to_owned(), vec![]), "");
@@ -613,7 +623,7 @@ mod tests {
 
     #[test]
     fn running_container_without_cgroup_is_an_error() {
-        let seen = Inventory {
+        let inventory = Inventory {
             all: vec![Workload::from_parts(
                 "/docker/a",
                 None,
@@ -621,8 +631,12 @@ mod tests {
             )],
             ..Inventory::default()
         };
-        let found = container_findings(&seen);
-        assert!(errors(&found)[0].text.ends_with("are not here: /docker/a"));
+        let found = container_findings(&inventory);
+        assert!(
+            errors(&found)[0]
+                .text
+                .ends_with("without a visible cgroup: /docker/a")
+        );
         assert_eq!(
             first_few(["a", "b", "c", "d", "e"].into_iter()),
             "a, b, c and 2 more"

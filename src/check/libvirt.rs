@@ -1,4 +1,4 @@
-//! Whether libvirt can be asked about virtual machines, and how to fix it if not.
+//! Whether the libvirt daemon responds, and the fix if it does not.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// What was found of the one that the flags name, or of those that are looked for.
+/// Returns findings for the configured socket, or for the default sockets.
 pub(super) fn findings(snapshot: &Snapshot, user: &str) -> Vec<Finding> {
     let (sockets, is_named) = snapshot.libvirt_sockets();
     let sockets = sockets.into_iter().map(|socket| {
@@ -34,42 +34,42 @@ fn connection_findings(
         Err(Error::NotFound(_)) => None,
         Err(why) => return vec![not_responding(why.to_string(), None)],
     };
-    let looked = sockets.iter();
-    let mut found: Vec<_> = looked
+    let checked = sockets.iter();
+    let mut found: Vec<_> = checked
         .filter_map(|(socket, access)| {
             let path = socket.display();
             Some(match access {
                 SocketAccess::Missing if is_named => {
-                    Finding::error(format!("{path} does not exist")).fix(
-                        "start the daemon (systemctl start libvirtd-ro.socket, or \
-                     virtqemud-ro.socket), or name its socket with --libvirt.uri",
+                    Finding::error(format!("{path}: no such file or directory")).fix(
+                        "start the daemon (systemctl start libvirtd-ro.socket or \
+                         virtqemud-ro.socket), or set its socket with --libvirt.uri",
                     )
                 }
                 SocketAccess::Missing => return None,
-                SocketAccess::NotASocket => Finding::error(format!("{path} is not a socket"))
-                    .fix("name libvirt's socket with --libvirt.uri"),
+                SocketAccess::NotASocket => Finding::error(format!("{path}: not a socket"))
+                    .fix("set the socket of libvirt with --libvirt.uri"),
                 SocketAccess::Denied { group } => {
-                    let text = format!("{path}: {user} may not connect");
+                    let text = format!("{path}: permission denied for {user}");
                     Finding::error(text).fix(match group {
                         Some(group) => format!(
-                            "let the user join the group {group} (usermod -aG {group} USER, or \
-                             SupplementaryGroups={group} in the unit) and restart the exporter, or run as \
-                             root"
+                            "join group {group} (usermod -aG {group} USER, or \
+                             SupplementaryGroups={group} in the unit) and restart the exporter, \
+                             or run as root"
                         ),
-                        None => "run as root, or let all users connect to the read-only socket, \
-                                 as they may by default: SocketMode=0666 in libvirtd-ro.socket"
+                        None => "run as root, or set SocketMode=0666 in libvirtd-ro.socket (the \
+                                 default of the read-only socket)"
                             .to_owned(),
                     })
                 }
                 SocketAccess::Allowed => {
                     let why = connection.and_then(|it| it.error.as_deref());
-                    let why = why.unwrap_or("did not answer in time");
+                    let why = why.unwrap_or("timed out");
                     let own = format!("{path}: ");
                     let is_of = |(other, _): &(PathBuf, _)| {
                         why.starts_with(&format!("{}: ", other.display()))
                     };
                     if !why.starts_with(&own) && sockets.iter().any(is_of) {
-                        // Of another that was tried.
+                        // The error belongs to another socket that was tried.
                         return None;
                     }
                     let why = why.strip_prefix(&own).unwrap_or(why);
@@ -80,12 +80,12 @@ fn connection_findings(
         .collect();
     if found.is_empty() {
         found.push(match connection {
-            // It takes no socket here.
+            // The URI has no local socket.
             Some(connection) => {
-                let why = connection.error.as_deref().unwrap_or("no answer");
+                let why = connection.error.as_deref().unwrap_or("no response");
                 let text = format!("{}: {why}", connection.uri);
                 Finding::error(text).fix(format!(
-                    "see whether this user can reach it: virsh -r -c '{}' list",
+                    "check that this user can connect: virsh -r -c '{}' list",
                     connection.uri
                 ))
             }
@@ -95,26 +95,26 @@ fn connection_findings(
     found
 }
 
-/// That there is none, as on most machines.
+/// No libvirt daemon, as on most machines.
 fn not_found(sockets: &[(PathBuf, SocketAccess)]) -> Finding {
-    let looked = sockets.iter().map(|(it, _)| it.display().to_string());
-    let looked: Vec<_> = looked.collect();
-    let looked = looked.join(", ");
+    let paths = sockets.iter().map(|(it, _)| it.display().to_string());
+    let paths: Vec<_> = paths.collect();
+    let paths = paths.join(", ");
     Finding::info(format!(
-        "none found at {looked}: virtual machines, if any, are not shown"
+        "no libvirt socket at {paths}: domains, if any, are not monitored"
     ))
-    .fix("if there is a libvirt, name its socket: --libvirt.uri=unix:///PATH")
+    .fix("if libvirt runs, set its socket: --libvirt.uri=unix:///PATH")
 }
 
 fn not_responding(why: String, connection: Option<&ConnectionInfo>) -> Finding {
-    let is_locked_out = connection.is_some_and(|it| it.is_permission_denied);
-    Finding::error(why).fix(if is_locked_out {
-        "run as root; or allow the user org.libvirt.unix.monitor by a rule in \
+    let is_denied = connection.is_some_and(|it| it.is_permission_denied);
+    Finding::error(why).fix(if is_denied {
+        "run as root; or allow org.libvirt.unix.monitor for the user with a polkit rule in \
          /etc/polkit-1/rules.d; or set auth_unix_ro = \"none\" in /etc/libvirt/libvirtd.conf (or \
          virtqemud.conf) and restart the daemon"
     } else {
-        "see whether the daemon runs and answers (virsh -r list); the exporter tries again by \
-         itself"
+        "check that the daemon is running and responds (virsh -r list); the exporter retries \
+         automatically"
     })
 }
 
@@ -130,24 +130,24 @@ fn daemon_is_up(fetched: &FetchResult) -> Vec<Finding> {
             let (daemon, driver) = (&versions.daemon, &versions.driver);
             format!("libvirt {daemon}, {driver} {hypervisor}")
         }
-        None => "libvirt of an unknown version".to_owned(),
+        None => "libvirt (unknown version)".to_owned(),
     };
     let runs = |state| matches!(state, Some(DomainState::Running | DomainState::Blocked));
     let running = domains.iter().filter(|it| runs(it.state)).count();
     let all = domains.len();
-    let text = format!("{uri}: {what}; domains: {all}, {running} of them running");
+    let text = format!("{uri}: {what}; domains: {all}, running: {running}");
     let mut found = vec![Finding::ok(text)];
     let stuck = domains.iter().filter(|it| it.is_stuck);
     let stuck: Vec<_> = stuck.map(|it| it.name.as_str()).collect();
     if !stuck.is_empty() {
         let few = first_few(stuck.into_iter());
         found.push(
-            Finding::warning(format!("no answer in time about {few}"))
-                .fix("see whether these guests, or what their disks are on, hang"),
+            Finding::warning(format!("timed out querying domains: {few}"))
+                .fix("check whether these domains or the storage of their disks hang"),
         );
     }
     if let Some(why) = &connection.error {
-        found.push(Finding::warning(format!("not everything is known: {why}")));
+        found.push(Finding::warning(format!("incomplete data: {why}")));
     }
     found
 }
@@ -199,33 +199,33 @@ mod tests {
     #[test]
     fn missing_libvirt_needs_no_remedy() {
         let absent = || Err(Error::NotFound(SOCKET.into()));
-        let (mark, text, _) = single_finding(&findings_for(SocketAccess::Missing, false, absent()));
-        assert_eq!(mark, Severity::Info);
-        assert!(text.starts_with(&format!("none found at {OTHER}, {SOCKET}: ")));
-        let named = findings_for(
-            SocketAccess::Missing,
-            true,
-            Ok(&down("there is no such socket")),
-        );
-        let (mark, text, _) = single_finding(&named);
+        let (severity, text, _) =
+            single_finding(&findings_for(SocketAccess::Missing, false, absent()));
+        assert_eq!(severity, Severity::Info);
+        assert!(text.starts_with(&format!("no libvirt socket at {OTHER}, {SOCKET}: ")));
+        let named = findings_for(SocketAccess::Missing, true, Ok(&down("no such socket")));
+        let (severity, text, _) = single_finding(&named);
         assert_eq!(
-            (mark, text),
-            (Severity::Error, format!("{SOCKET} does not exist"))
+            (severity, text),
+            (
+                Severity::Error,
+                format!("{SOCKET}: no such file or directory")
+            )
         );
     }
 
     #[test]
     fn each_libvirt_failure_has_its_own_message() {
-        let refused = down(&format!("{SOCKET}: Permission denied"));
+        let denied = down(&format!("{SOCKET}: Permission denied"));
         let group = Some("libvirt".to_owned());
-        let (mark, text, fix) = single_finding(&findings_for(
+        let (severity, text, fix) = single_finding(&findings_for(
             SocketAccess::Denied { group },
             false,
-            Ok(&refused),
+            Ok(&denied),
         ));
-        assert_eq!(mark, Severity::Error);
+        assert_eq!(severity, Severity::Error);
         assert!(
-            text.ends_with("nobody (uid 65534) may not connect"),
+            text.ends_with("permission denied for nobody (uid 65534)"),
             "{text}"
         );
         assert!(fix.contains("usermod -aG libvirt USER"), "{fix}");
@@ -237,20 +237,20 @@ mod tests {
         assert_eq!(text, format!("{SOCKET}: authentication unavailable"));
         assert!(fix.contains("org.libvirt.unix.monitor"), "{fix}");
 
-        let silent = down("no answer in time");
-        let (mark, text, fix) =
+        let silent = down("timed out");
+        let (severity, text, fix) =
             single_finding(&findings_for(SocketAccess::Allowed, true, Ok(&silent)));
-        let expected = format!("{SOCKET}: no answer in time");
-        assert_eq!((mark, text), (Severity::Error, expected));
+        let expected = format!("{SOCKET}: timed out");
+        assert_eq!((severity, text), (Severity::Error, expected));
         assert!(!fix.contains("polkit"), "{fix}");
 
-        let (mark, text, _) = single_finding(&findings_for(
+        let (severity, text, _) = single_finding(&findings_for(
             SocketAccess::Allowed,
             false,
             Err(Error::TimedOut("libvirt".to_owned())),
         ));
-        assert_eq!(mark, Severity::Error);
-        assert_eq!(text, "libvirt did not answer in time");
+        assert_eq!(severity, Severity::Error);
+        assert_eq!(text, Error::TimedOut("libvirt".to_owned()).to_string());
     }
 
     #[test]
@@ -266,9 +266,9 @@ mod tests {
     fn non_socket_uri_reports_library_error() {
         let mut fetched = down("cannot resolve");
         fetched.connection.uri = "qemu+ssh://host/system".to_owned();
-        let (mark, text, fix) =
+        let (severity, text, fix) =
             single_finding(&connection_findings(&[], true, Ok(&fetched), "root"));
-        assert_eq!(mark, Severity::Error);
+        assert_eq!(severity, Severity::Error);
         assert_eq!(text, "qemu+ssh://host/system: cannot resolve");
         assert!(fix.ends_with("virsh -r -c 'qemu+ssh://host/system' list"));
     }
@@ -293,21 +293,21 @@ mod tests {
             domain("b", DomainState::Paused, true),
             domain("c", DomainState::Shutoff, false),
         ];
-        let found = findings_for(SocketAccess::Allowed, false, Ok(&fetched));
-        let said: Vec<_> = found
+        let findings = findings_for(SocketAccess::Allowed, false, Ok(&fetched));
+        let found: Vec<_> = findings
             .iter()
             .map(|it| (it.severity, it.text.as_str()))
             .collect();
-        let fine = "/run/libvirt/libvirt-sock-ro: libvirt 9.0.0, QEMU 7.2.22; domains: 3, 1 of \
-                    them running";
+        let summary = "/run/libvirt/libvirt-sock-ro: libvirt 9.0.0, QEMU 7.2.22; domains: 3, \
+                       running: 1";
         assert_eq!(
-            said,
+            found,
             [
-                (Severity::Ok, fine),
-                (Severity::Warning, "no answer in time about b"),
+                (Severity::Ok, summary),
+                (Severity::Warning, "timed out querying domains: b"),
                 (
                     Severity::Warning,
-                    "not everything is known: event 23: not supported"
+                    "incomplete data: event 23: not supported"
                 ),
             ]
         );

@@ -1,8 +1,8 @@
-//! `strata_exporter check`: reports for this machine what will be collected, and for what will
-//! not, why and the fix.
+//! `strata_exporter check`: reports what is collected on this machine, and for missing data the
+//! cause and the fix.
 //!
-//! Every collector that is on runs once, as in a scrape. Then the usual causes of missing data of
-//! containers and virtual machines are examined: control groups, engines, names, libvirt, rights.
+//! Each enabled collector runs once, as in a scrape. Then common causes of missing container and
+//! domain data are checked: cgroups, engines, names, libvirt, privileges.
 
 mod findings;
 mod libvirt;
@@ -28,9 +28,9 @@ use findings::Finding;
 use privileges::CollectedFamilies;
 pub use report::Checked;
 
-/// How long engines may take to list their containers.
+/// Timeout for engines to list their containers.
 const ENGINE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the collectors may take, and then the diagnosis.
+/// Timeout for the collectors, and again for the diagnosis.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The flags of `strata_exporter check`.
@@ -40,13 +40,13 @@ pub struct Flags {
     /// Print the findings as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print only what is wrong: nothing if everything that is on works.
+    /// Print only errors; print nothing if all enabled collectors work.
     #[arg(long)]
     pub quiet: bool,
 }
 
-/// Checks everything once. `all` are all collectors, of which the scraper has those that are on;
-/// `web_config` is the result of validating that file, if there is one.
+/// Runs all checks once. `all` lists all collectors, of which the scraper has the enabled ones;
+/// `web_config` is the result of validating the web config file, if any.
 pub async fn run(
     machine: Arc<HostState>,
     scraper: &Scraper,
@@ -77,12 +77,12 @@ pub async fn run(
     });
     let failed = |why: &str| {
         let found = vec![("DIAGNOSIS", vec![Finding::error(why)])];
-        ("an unknown user".to_owned(), found)
+        ("unknown user".to_owned(), found)
     };
     let (user, diagnosed) = match time::timeout(CHECK_TIMEOUT, diagnosed).await {
         Ok(Ok(found)) => found,
-        Ok(Err(_)) => failed("failed by a bug, please report it"),
-        Err(_) => failed("the machine did not answer in time: something hangs in the kernel"),
+        Ok(Err(_)) => failed("internal error, please report it"),
+        Err(_) => failed("timed out: a system call hangs in the kernel"),
     };
 
     let mut areas = collectors(&reports);
@@ -90,7 +90,9 @@ pub async fn run(
     if let Some(web_config) = web_config {
         let found = match web_config {
             Ok(text) => Finding::ok(text),
-            Err(text) => Finding::error(text).fix("the exporter does not start with this file"),
+            Err(text) => {
+                Finding::error(text).fix("correct this file; the exporter does not start with it")
+            }
         };
         areas.push(("WEB CONFIG", vec![found]));
     }
@@ -110,9 +112,9 @@ pub async fn run(
 fn collectors(
     reports: &[(&'static str, Layer, &CollectorReport)],
 ) -> Vec<(&'static str, Vec<Finding>)> {
-    let of_layer = |layer| {
-        let reports = reports.iter().filter(move |(_, of, report)| {
-            *of == layer && !matches!(report.outcome, Outcome::Unsupported)
+    let layer_findings = |layer| {
+        let reports = reports.iter().filter(move |(_, its_layer, report)| {
+            *its_layer == layer && !matches!(report.outcome, Outcome::Unsupported)
         });
         let findings = reports.map(|(name, _, report)| outcome_finding(report).of_collector(name));
         findings.collect::<Vec<_>>()
@@ -124,25 +126,25 @@ fn collectors(
         Layer::Census => "CENSUS",
     };
     let layers = Layer::ALL.into_iter();
-    let layers = layers.map(|layer| (title(layer), of_layer(layer)));
+    let layers = layers.map(|layer| (title(layer), layer_findings(layer)));
     layers
         .filter(|(_, findings)| !findings.is_empty())
         .collect()
 }
 
 fn outcome_finding(report: &CollectorReport) -> Finding {
-    let refused = "run as root, or turn the collector off with --no-collector.NAME";
+    let denied = "run as root, or disable the collector with --no-collector.NAME";
     match &report.outcome {
         Outcome::Collected => {
             let series: usize = report.families.iter().map(Family::len).sum();
             let collected = match series {
-                0 => "nothing to show here".to_owned(),
+                0 => "no series".to_owned(),
                 many => format!("{many} series"),
             };
             match report.families.errors() {
                 (skipped, Some(why)) => {
                     let parts = if skipped == 1 { "part" } else { "parts" };
-                    let message = format!("{collected}; {skipped} {parts} left out: {why}");
+                    let message = format!("{collected}; {skipped} {parts} skipped: {why}");
                     let note = Finding::warning(message);
                     if why.is_permission_denied() {
                         note.fix("run as root")
@@ -154,22 +156,22 @@ fn outcome_finding(report: &CollectorReport) -> Finding {
                 _ => Finding::ok(collected),
             }
         }
-        Outcome::NotFound(why) => Finding::info(format!("nothing here: {why}")),
-        Outcome::Unsupported => Finding::info("not built yet"),
+        Outcome::NotFound(why) => Finding::info(format!("no data: {why}")),
+        Outcome::Unsupported => Finding::info("not implemented yet"),
         Outcome::Failed(why) => {
-            let wrong = Finding::error(format!("failed: {why}"));
+            let failed = Finding::error(format!("failed: {why}"));
             if why.is_permission_denied() {
-                wrong.fix(refused)
+                failed.fix(denied)
             } else {
-                wrong
+                failed
             }
         }
         Outcome::Panicked(why) => {
-            Finding::error(format!("failed by a bug, please report it: {why}"))
+            Finding::error(format!("internal error, please report it: {why}"))
         }
         Outcome::TimedOut | Outcome::StillRunning => {
             let seconds = report.duration.as_secs_f64();
-            let message = format!("did not end within {seconds:.0} s: what it reads hangs");
+            let message = format!("timed out after {seconds:.0} s: a read hangs");
             Finding::error(message)
         }
     }

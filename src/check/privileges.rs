@@ -1,6 +1,6 @@
-//! What this user may not see, which families that costs, and what would fix it.
+//! Privileges that this user lacks, the metric families lost without them, and the fix.
 //!
-//! Whether it is so is asked of the kernel where it shows: nobody's name or number says.
+//! Each privilege is probed by a system call that needs it, not derived from user name or UID.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,18 +17,16 @@ use crate::{
     sources::{Snapshot, SocketAccess},
 };
 
-const ROOT_REMEDY: &str =
-    "run as root, or with AmbientCapabilities=CAP_DAC_READ_SEARCH in the unit";
+const ROOT_REMEDY: &str = "run as root, or set AmbientCapabilities=CAP_DAC_READ_SEARCH in the unit";
 const PTRACE_REMEDY: &str =
-    "run as root, or with AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH in the unit";
+    "run as root, or set AmbientCapabilities=CAP_SYS_PTRACE CAP_DAC_READ_SEARCH in the unit";
 
-/// Something that not everybody may read.
+/// A file or kernel interface that needs a privilege.
 struct Privilege {
-    /// Who would read it.
     collector: &'static str,
     what: &'static str,
     probe: fn(&Snapshot) -> Result<()>,
-    /// What is not there without it.
+    /// Metric families and labels that are missing without it.
     affected: &'static [&'static str],
     fix: &'static str,
 }
@@ -36,7 +34,7 @@ struct Privilege {
 const PRIVILEGES: &[Privilege] = &[
     Privilege {
         collector: "cpufreq",
-        what: "how fast the CPUs run by their own account",
+        what: "the CPU frequency reported by hardware",
         probe: |snapshot| {
             let file = "devices/system/cpu/cpu0/cpufreq/cpuinfo_cur_freq";
             snapshot.read_sys(file).map(drop)
@@ -53,14 +51,14 @@ const PRIVILEGES: &[Privilege] = &[
     },
     Privilege {
         collector: "machine",
-        what: "the machine's UUID",
+        what: "the system UUID",
         probe: |snapshot| snapshot.read_sys("class/dmi/id/product_uuid").map(drop),
         affected: &["the label system_uuid of machine_*"],
         fix: ROOT_REMEDY,
     },
     Privilege {
         collector: "rapl",
-        what: "the energy that the processor takes",
+        what: "RAPL energy counters",
         probe: |snapshot| {
             let file = "class/powercap/intel-rapl:0/energy_uj";
             snapshot.read_sys(file).map(drop)
@@ -70,7 +68,7 @@ const PRIVILEGES: &[Privilege] = &[
     },
     Privilege {
         collector: "slabinfo",
-        what: "the kernel's caches of objects",
+        what: "slab caches",
         probe: |snapshot| snapshot.read_proc("slabinfo").map(drop),
         affected: &[
             "node_slabinfo_active_objects",
@@ -83,20 +81,19 @@ const PRIVILEGES: &[Privilege] = &[
     },
     Privilege {
         collector: "container_processes",
-        what: "how many files other users' processes have open, which this kernel tells to \
-               few (before Linux 6.2)",
+        what: "file descriptors of other users' processes (unprivileged since Linux 6.2)",
         probe: |snapshot| snapshot.process(1)?.open_files().map(drop),
         affected: &["container_file_descriptors"],
         fix: PTRACE_REMEDY,
     },
     Privilege {
         collector: "container_processes",
-        what: "what other users' processes have open and use",
+        what: "sockets and memory references of other users' processes",
         probe: |snapshot| {
-            // With it the flags are off, else it would be.
+            // Landlock is only active if these flags are off.
             let landlocked = sandbox::active().is_some_and(|it| it.landlock.is_ok());
-            let asked = (!landlocked).then(|| snapshot.process(1)?.open_sockets());
-            asked.map_or(Ok(()), |asked| asked.map(drop))
+            let result = (!landlocked).then(|| snapshot.process(1)?.open_sockets());
+            result.map_or(Ok(()), |sockets| sockets.map(drop))
         },
         affected: &[
             "container_sockets (--collector.container_processes.sockets)",
@@ -106,7 +103,7 @@ const PRIVILEGES: &[Privilege] = &[
     },
 ];
 
-/// Collectors that say what engines say.
+/// Collectors that need an engine's API.
 const ENGINE_COLLECTORS: &[&str] = &[
     "census",
     "census_images",
@@ -114,8 +111,8 @@ const ENGINE_COLLECTORS: &[&str] = &[
     "container_lifecycle",
     "container_size",
 ];
-/// Those that say what libvirt says, and what they are said to cost: of the first, which
-/// families there are is for a flag to say.
+/// Collectors that need libvirt, with the families lost without it. The families of `libvirt`
+/// depend on flags, so a pattern stands for them.
 const LIBVIRT_COLLECTORS: &[(&str, Option<&str>)] = &[
     ("libvirt", Some("libvirt_*")),
     ("libvirt_network", None),
@@ -123,11 +120,11 @@ const LIBVIRT_COLLECTORS: &[(&str, Option<&str>)] = &[
     ("census_domains", None),
 ];
 
-/// What is to be known of what was collected.
+/// Families missing from the collectors' results.
 pub(super) struct CollectedFamilies {
-    /// The collectors that are on, with the families that they have and did not show.
+    /// Enabled collectors, each with its families that were not exposed.
     missing: BTreeMap<&'static str, Vec<&'static str>>,
-    /// The mounts that this user may not go to.
+    /// Mount points that this user cannot access.
     denied_mounts: Vec<String>,
 }
 
@@ -141,9 +138,10 @@ impl CollectedFamilies {
             reports.next().map(|(.., report)| &*report.families)
         };
         let missing = all.iter().filter_map(|entry| {
-            let shown: BTreeSet<&str> = families(entry.name)?.iter().map(|it| &*it.name).collect();
+            let exposed: BTreeSet<&str> =
+                families(entry.name)?.iter().map(|it| &*it.name).collect();
             let metrics = entry.metrics.iter().map(|metric| metric.name);
-            let missing = metrics.filter(|name| !shown.contains(name));
+            let missing = metrics.filter(|name| !exposed.contains(name));
             Some((entry.name, missing.collect()))
         });
         Self {
@@ -167,107 +165,110 @@ fn denied_mounts(families: &Families) -> Vec<String> {
         .iter()
         .filter(|it| it.name == "node_filesystem_device_error");
     let samples = errors.next().into_iter().flat_map(Family::samples);
-    let closed = samples.filter(|(_, labels, _)| {
+    let denied = samples.filter(|(_, labels, _)| {
         let why = labels.value("device_error").unwrap_or_default();
         why.to_lowercase().contains("permission denied")
     });
-    closed
+    denied
         .filter_map(|(_, labels, _)| labels.value("mountpoint"))
         .collect()
 }
 
-/// What this user may not, where something that is on would.
+/// Returns the privileges that enabled collectors need and this user lacks.
 pub(super) fn findings(snapshot: &Snapshot, collected: &CollectedFamilies) -> Vec<Finding> {
     let mut found: Vec<_> = PRIVILEGES
         .iter()
-        .filter(|right| collected.is_on(right.collector))
-        .filter_map(|right| {
-            let refused = (right.probe)(snapshot)
+        .filter(|privilege| collected.is_on(privilege.collector))
+        .filter_map(|privilege| {
+            let error = (privilege.probe)(snapshot)
                 .err()
                 .filter(Error::is_permission_denied)?;
             let text = format!(
-                "without the right to read {}: {refused}. It costs {}",
-                right.what,
-                right.affected.join(", ")
+                "missing privilege: cannot read {}: {error}; lost: {}",
+                privilege.what,
+                privilege.affected.join(", ")
             );
-            Some(Finding::warning(text).fix(right.fix))
+            Some(Finding::warning(text).fix(privilege.fix))
         })
         .collect();
     found.extend(mounts_finding(&collected.denied_mounts));
     found.extend(hidepid_finding(snapshot));
     found.extend(socket_findings(snapshot, collected));
     if found.is_empty() {
-        let text = "this user may read what is on, but for what is said above";
+        let text = "no missing privileges apart from the findings above";
         found.push(Finding::ok(text));
     }
     found
 }
 
-fn mounts_finding(closed: &[String]) -> Option<Finding> {
-    let few = first_few(closed.iter().map(String::as_str));
+fn mounts_finding(denied: &[String]) -> Option<Finding> {
+    let few = first_few(denied.iter().map(String::as_str));
     let text = format!(
-        "without the right to go where {few} is mounted. It costs container_fs_* of what is \
-         mounted nowhere else, and all of node_filesystem_* but \
-         node_filesystem_device_error and node_filesystem_readonly: node_filesystem_avail_bytes, \
-         node_filesystem_files, node_filesystem_files_free, node_filesystem_free_bytes, \
-         node_filesystem_mount_info, node_filesystem_size_bytes"
+        "missing privilege: cannot traverse mount point {few} (permission denied); lost: \
+         container_fs_* of devices without another mount point, and all of node_filesystem_* \
+         except node_filesystem_device_error and node_filesystem_readonly: \
+         node_filesystem_avail_bytes, node_filesystem_files, node_filesystem_files_free, \
+         node_filesystem_free_bytes, node_filesystem_mount_info, node_filesystem_size_bytes"
     );
-    (!closed.is_empty()).then(|| Finding::warning(text).fix(ROOT_REMEDY))
+    (!denied.is_empty()).then(|| Finding::warning(text).fix(ROOT_REMEDY))
 }
 
 fn hidepid_finding(snapshot: &Snapshot) -> Option<Finding> {
-    let text = "procfs hides the processes of others (hidepid). It costs container_network_* of \
-                containers, what container_processes says of them but container_processes and \
-                container_threads, and of virtual machines what is read of their threads and \
-                interfaces without asking libvirt";
-    let fix = "run as root, or in the group that procfs is mounted with (gid=), or with \
-                AmbientCapabilities=CAP_SYS_PTRACE in the unit";
+    let text = "missing privilege: procfs hides other users' processes (mount option hidepid); \
+                lost: container_network_* of containers, all families of the collector \
+                container_processes except container_processes and container_threads, and the \
+                metrics of libvirt domains that are read from their threads and interfaces in \
+                procfs";
+    let fix = "run as root, join the group of procfs's mount option gid=, or set \
+               AmbientCapabilities=CAP_SYS_PTRACE in the unit";
     (!snapshot.can_see_other_processes()).then(|| Finding::warning(text).fix(fix))
 }
 
-/// What there would be if daemons let this user in. How to be let in is said where these are.
+/// Metric families lost because a daemon's socket denies access. The daemon's own finding has the
+/// fix.
 fn socket_findings(snapshot: &Snapshot, collected: &CollectedFamilies) -> Vec<Finding> {
-    let refused = |sockets: Vec<PathBuf>| {
-        let refused = sockets
+    let denied = |sockets: Vec<PathBuf>| {
+        let denied = sockets
             .into_iter()
             .filter(|socket| {
                 let access = snapshot.socket_access(socket);
                 matches!(access, SocketAccess::Denied { .. })
             })
             .map(|socket| socket.display().to_string());
-        refused.collect::<BTreeSet<_>>()
+        denied.collect::<BTreeSet<_>>()
     };
-    let engines = refused(snapshot.engine_sockets().0);
-    let libvirts = refused(snapshot.libvirt_sockets().0);
-    let names = "the labels name, image and container_label_* of all series of containers, the \
-                 label dockerVersion of cadvisor_version_info";
+    let engines = denied(snapshot.engine_sockets().0);
+    let libvirts = denied(snapshot.libvirt_sockets().0);
+    let names = "the labels name, image and container_label_* of all container series, the label \
+                 dockerVersion of cadvisor_version_info";
     let mut found = Vec::new();
     if !engines.is_empty() {
         let missing = ENGINE_COLLECTORS
             .iter()
             .flat_map(|it| collected.missing(it));
-        let costs = std::iter::once(names.to_owned()).chain(missing);
-        found.push(socket_denied(&engines, &costs.collect::<Vec<_>>()));
+        let lost = std::iter::once(names.to_owned()).chain(missing);
+        found.push(socket_denied(&engines, &lost.collect::<Vec<_>>()));
     }
-    let of_libvirt = LIBVIRT_COLLECTORS
+    let libvirt_collectors = LIBVIRT_COLLECTORS
         .iter()
         .filter(|(it, _)| collected.is_on(it));
-    let costs = of_libvirt.flat_map(|(it, all)| match all {
+    let lost = libvirt_collectors.flat_map(|(it, all)| match all {
         Some(all) => vec![(*all).to_owned()],
         None => collected.missing(it),
     });
-    let costs: Vec<_> = costs.collect();
-    if !libvirts.is_empty() && !costs.is_empty() {
-        found.push(socket_denied(&libvirts, &costs));
+    let lost: Vec<_> = lost.collect();
+    if !libvirts.is_empty() && !lost.is_empty() {
+        found.push(socket_denied(&libvirts, &lost));
     }
     found
 }
 
-fn socket_denied(sockets: &BTreeSet<String>, costs: &[String]) -> Finding {
+fn socket_denied(sockets: &BTreeSet<String>, lost: &[String]) -> Finding {
     let sockets = first_few(sockets.iter().map(String::as_str));
-    let costs = costs.join(", ");
-    let text = format!("without the right to connect to {sockets}. It costs {costs}");
-    Finding::warning(text).fix("see the finding about this daemon")
+    let lost = lost.join(", ");
+    let text =
+        format!("missing privilege: permission denied connecting to {sockets}; lost: {lost}");
+    Finding::warning(text).fix("see the finding for this daemon")
 }
 
 #[cfg(test)]
@@ -277,12 +278,12 @@ mod tests {
 
     #[test]
     fn affected_families_belong_to_their_collector() {
-        for right in PRIVILEGES {
+        for privilege in PRIVILEGES {
             let mut all = collectors::ALL.iter();
-            let entry = all.find(|entry| entry.name == right.collector).unwrap();
-            for cost in right.affected {
-                let mut words = cost.split_whitespace();
-                let family = if cost.starts_with("the label") {
+            let entry = all.find(|entry| entry.name == privilege.collector).unwrap();
+            for item in privilege.affected {
+                let mut words = item.split_whitespace();
+                let family = if item.starts_with("the label") {
                     words.next_back().unwrap()
                 } else {
                     words.next().unwrap()
@@ -292,14 +293,14 @@ mod tests {
                     Some(start) => name.starts_with(start),
                     None => name == family,
                 };
-                assert!(metrics.any(|metric| is_its(metric.name)), "{cost}");
+                assert!(metrics.any(|metric| is_its(metric.name)), "{item}");
             }
         }
     }
 
     #[test]
     fn denied_mounts_list_affected_families() {
-        let finding = mounts_finding(&["/srv/closed".to_owned()]).unwrap();
+        let finding = mounts_finding(&["/srv/denied".to_owned()]).unwrap();
         let mut all = collectors::ALL.iter();
         let entry = all.find(|entry| entry.name == "filesystem").unwrap();
         let purgeable = "node_filesystem_purgeable_bytes";

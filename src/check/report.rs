@@ -1,4 +1,4 @@
-//! What was found, as text and as JSON.
+//! The findings as text and as JSON.
 
 use std::fmt::Write;
 
@@ -7,19 +7,19 @@ use serde::Serialize;
 
 use super::findings::{Finding, Severity};
 
-/// The longest line, unless a word is longer.
+/// Maximum line width; longer words are not broken.
 const WIDTH: usize = 100;
 
-/// What was found.
+/// The result of the check.
 #[derive(Debug)]
 pub struct Checked {
-    /// Who ran the check.
+    /// The user that ran the check.
     pub(super) user: String,
-    /// Findings by area, each with the title of its area.
+    /// Findings by area, in display order.
     pub(super) areas: Vec<(&'static str, Vec<Finding>)>,
-    /// Collectors that are off.
+    /// Disabled collectors.
     pub(super) off: Vec<&'static str>,
-    /// Collectors of `node_exporter`'s that are still to come.
+    /// Planned collectors of `node_exporter`.
     pub(super) not_built: Vec<&'static str>,
 }
 
@@ -28,7 +28,7 @@ pub struct Checked {
 struct Json<'a> {
     version: &'static str,
     user: &'a str,
-    /// Whether everything that is on works.
+    /// Whether all enabled collectors work, that is: no finding is an error.
     ok: bool,
     counts: Counts,
     findings: Vec<JsonFinding<'a>>,
@@ -56,31 +56,29 @@ struct JsonFinding<'a> {
 }
 
 impl Checked {
-    /// Whether everything that is on works.
+    /// Whether all enabled collectors work, that is: no finding is an error.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.counts().wrong == 0
     }
 
-    /// Everything, with colours: a summary, what is wrong, notes, and then the rest by area.
+    /// Returns the whole report with colours: a summary, errors, warnings, and then the rest by
+    /// area.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();
         let version = env!("CARGO_PKG_VERSION");
         let summary = self.summary();
-        let summary = format!(
-            "strata_exporter {version}, checked as {}: {summary}",
-            self.user
-        );
+        let summary = format!("strata_exporter {version}, run as {}: {summary}", self.user);
         line(&mut text, 0, &summary);
-        let scope = "This holds for a server that runs as the same user, with the same flags.";
+        let scope = "The result applies to a server run by the same user with the same flags.";
         line(&mut text, 0, scope);
-        for mark in [Severity::Error, Severity::Warning] {
-            let mut of_mark = String::new();
-            self.items(&mut of_mark, mark);
-            if !of_mark.is_empty() {
+        for severity in [Severity::Error, Severity::Warning] {
+            let mut items = String::new();
+            self.items(&mut items, severity);
+            if !items.is_empty() {
                 text += "\n";
-                text += &of_mark;
+                text += &items;
             }
         }
         for (title, findings) in &self.areas {
@@ -108,17 +106,17 @@ impl Checked {
             line(
                 &mut text,
                 2,
-                &format!("{off}. Turn one on with --collector.NAME."),
+                &format!("{off}. Enable with --collector.NAME."),
             );
         }
         if !self.not_built.is_empty() {
-            title(&mut text, "NOT BUILT YET");
+            title(&mut text, "NOT IMPLEMENTED YET");
             line(&mut text, 2, &self.not_built.join(", "));
         }
         text
     }
 
-    /// Only what is wrong, with colours.
+    /// Returns only the errors, with colours.
     #[must_use]
     pub fn wrong(&self) -> String {
         let mut text = String::new();
@@ -126,13 +124,13 @@ impl Checked {
         text
     }
 
-    /// The text without colours.
+    /// Returns the report without colours.
     #[must_use]
     pub fn plain_text(&self) -> String {
         anstream::adapter::strip_str(&self.text()).to_string()
     }
 
-    /// JSON, of all findings or only of those that are wrong.
+    /// Returns JSON with all findings, or only with the errors.
     pub fn json(&self, only_wrong: bool) -> Result<String, String> {
         let findings = self.areas.iter().flat_map(|(title, findings)| {
             let findings = findings
@@ -162,7 +160,12 @@ impl Checked {
 
     fn counts(&self) -> Counts {
         let findings = self.areas.iter().flat_map(|(_, findings)| findings);
-        let count = |mark| findings.clone().filter(|it| it.severity == mark).count();
+        let count = |severity| {
+            findings
+                .clone()
+                .filter(|it| it.severity == severity)
+                .count()
+        };
         Counts {
             wrong: count(Severity::Error),
             note: count(Severity::Warning),
@@ -176,21 +179,25 @@ impl Checked {
         let (wrong, note, ok) = (counts.wrong, counts.note, counts.ok);
         let notes = if note == 1 { "note" } else { "notes" };
         let wrong = match wrong {
-            0 => "everything that is on works".to_owned(),
-            1 => "1 thing is wrong".to_owned(),
-            many => format!("{many} things are wrong"),
+            0 => "all enabled collectors work".to_owned(),
+            1 => "1 error".to_owned(),
+            many => format!("{many} errors"),
         };
         format!("{wrong}, {note} {notes}, {ok} ok.")
     }
 
-    /// The findings with this mark, each with its area.
-    fn items(&self, text: &mut String, mark: Severity) {
+    /// Writes the findings of this severity, each with its area.
+    fn items(&self, text: &mut String, severity: Severity) {
         for (title, findings) in &self.areas {
-            for finding in findings.iter().filter(|it| it.severity == mark) {
+            for finding in findings.iter().filter(|it| it.severity == severity) {
                 let area = title.to_lowercase();
                 let collector = finding.collector.map(|name| format!("{name}: "));
                 let collector = collector.unwrap_or_default();
-                item(text, mark, &format!("{area}: {collector}{}", finding.text));
+                item(
+                    text,
+                    severity,
+                    &format!("{area}: {collector}{}", finding.text),
+                );
                 fix(text, finding);
             }
         }
@@ -204,20 +211,20 @@ fn title(text: &mut String, title: &str) {
 
 fn fix(text: &mut String, finding: &Finding) {
     if let Some(fix) = &finding.fix {
-        line(text, 8, &format!("To fix it: {fix}"));
+        line(text, 8, &format!("Fix: {fix}"));
     }
 }
 
-fn item(text: &mut String, mark: Severity, words: &str) {
-    let (mark, style) = match mark {
+fn item(text: &mut String, severity: Severity, content: &str) {
+    let (mark, style) = match severity {
         Severity::Ok => ("ok", AnsiColor::Green.on_default()),
         Severity::Info => ("-", Style::new()),
         Severity::Warning => ("note", AnsiColor::Yellow.on_default()),
         Severity::Error => ("WRONG", AnsiColor::Red.on_default().bold()),
     };
     let start = text.len();
-    line(text, 8, words);
-    // The mark replaces the first blanks.
+    line(text, 8, content);
+    // The mark replaces the first spaces.
     let blanks = format!("  {mark:<6}").len();
     text.replace_range(
         start..start + blanks,
@@ -225,12 +232,12 @@ fn item(text: &mut String, mark: Severity, words: &str) {
     );
 }
 
-/// Wraps text at `WIDTH`.
-fn line(text: &mut String, indent: usize, words: &str) {
+/// Appends content wrapped at `WIDTH`.
+fn line(text: &mut String, indent: usize, content: &str) {
     let mut column = 0;
-    // Blanks within a row of a table stay.
-    for word in words.split_inclusive(' ') {
-        // Text from outside may have control characters.
+    // Spaces within a table row are kept.
+    for word in content.split_inclusive(' ') {
+        // External text may contain control characters.
         let word = word.replace(char::is_control, " ");
         let length = word.trim_end().chars().count();
         if column > indent && column + length > WIDTH && length > 0 {

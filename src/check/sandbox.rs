@@ -1,4 +1,4 @@
-//! What this program gave up before it looked, as a server does that has the same flags.
+//! Sandbox restrictions applied before the checks, the same as for a server with the same flags.
 
 use super::findings::Finding;
 use crate::sandbox::{self, ActiveSandbox, MAX_LANDLOCK_ABI};
@@ -7,24 +7,24 @@ pub(super) fn findings() -> Vec<Finding> {
     sandbox::active().map_or_else(Vec::new, describe)
 }
 
-fn describe(it: &ActiveSandbox) -> Vec<Finding> {
-    let left = match it.capabilities.as_slice() {
+fn describe(sandbox: &ActiveSandbox) -> Vec<Finding> {
+    let capabilities = match sandbox.capabilities.as_slice() {
         [] => "none".to_owned(),
-        left => left.join(", "),
+        names => names.join(", "),
     };
     let mut found = vec![Finding::ok(format!(
-        "no new privileges; capabilities that are left: {left}"
+        "no new privileges; remaining capabilities: {capabilities}"
     ))];
-    found.push(match &it.landlock {
+    found.push(match &sandbox.landlock {
         Ok(version) if *version < MAX_LANDLOCK_ABI => Finding::ok(format!(
-            "Landlock, version {version} of {MAX_LANDLOCK_ABI}: a newer kernel forbids more"
+            "Landlock ABI version {version} of {MAX_LANDLOCK_ABI} (a newer kernel restricts more)"
         )),
-        Ok(version) => Finding::ok(format!("Landlock, version {version}")),
-        Err(why) => Finding::info(format!("no Landlock: {why}")),
+        Ok(version) => Finding::ok(format!("Landlock ABI version {version}")),
+        Err(why) => Finding::info(format!("Landlock unavailable: {why}")),
     });
-    found.push(match &it.seccomp {
-        Ok(()) => Finding::ok("system calls are filtered"),
-        Err(why) => Finding::info(format!("system calls are not filtered: {why}")),
+    found.push(match &sandbox.seccomp {
+        Ok(()) => Finding::ok("seccomp filter active"),
+        Err(why) => Finding::info(format!("seccomp filter inactive: {why}")),
     });
     found
 }
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn inactive_protections_are_not_reported_as_active() {
-        let said = |landlock, seccomp| {
+        let text = |landlock, seccomp| {
             let it = ActiveSandbox {
                 landlock,
                 seccomp,
@@ -44,9 +44,9 @@ mod tests {
             let found = describe(&it).into_iter().map(|it| it.text);
             found.collect::<Vec<_>>().join("; ")
         };
-        let off = said(Err("x".to_owned()), Err("y".to_owned()));
-        assert!(off.contains("no Landlock: x; system calls are not filtered: y"));
-        assert!(said(Ok(1), Ok(())).contains("version 1 of "));
-        assert!(said(Ok(MAX_LANDLOCK_ABI), Ok(())).ends_with("; system calls are filtered"));
+        let off = text(Err("x".to_owned()), Err("y".to_owned()));
+        assert!(off.contains("Landlock unavailable: x; seccomp filter inactive: y"));
+        assert!(text(Ok(1), Ok(())).contains("version 1 of "));
+        assert!(text(Ok(MAX_LANDLOCK_ABI), Ok(())).ends_with("; seccomp filter active"));
     }
 }

@@ -1,11 +1,11 @@
-//! Errors of the command line: one line each, with what was probably meant.
+//! Command-line errors, one line each, with a suggestion.
 
 use std::{collections::BTreeSet, ffi::OsString};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Flags of cAdvisor's and what to use here. `docs/migration.md` has the same table with the
-/// reasons.
+/// Flags of cAdvisor and their replacements. `docs/migration/cadvisor.md` has the same table with
+/// the reasons.
 const CADVISOR: &[(&str, &str)] = &[
     ("allow_dynamic_housekeeping", NO_HOUSEKEEPING),
     ("application_metrics_count_limit", UNSUPPORTED),
@@ -75,9 +75,9 @@ const CADVISOR: &[(&str, &str)] = &[
 const UNSUPPORTED: &str = "not supported";
 const NO_HOUSEKEEPING: &str = "not needed, each scrape reads current values";
 const CGROUPS_ONLY: &str =
-    "not supported, containers of containerd and CRI-O are shown by cgroup, with their id as name";
+    "not supported, containers of containerd and CRI-O are exposed by cgroup, named by their ID";
 
-/// An error with what was probably meant. `line` is what was written.
+/// Adds a suggestion to the error. `line` is the original command line.
 pub(super) fn explain(
     error: clap::Error,
     line: &[OsString],
@@ -89,28 +89,28 @@ pub(super) fn explain(
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else {
         return error;
     };
-    let unknown = as_written(unknown, line);
+    let unknown = full_name(unknown, line);
     let hint = if let Some(hint) = cadvisor_hint(&unknown) {
         format!("a flag of cAdvisor: {hint}")
     } else {
-        let Some(ContextValue::String(near)) = error.get(ContextKind::SuggestedArg) else {
+        let Some(ContextValue::String(nearest)) = error.get(ContextKind::SuggestedArg) else {
             return error;
         };
-        let near = near.trim_start_matches('-');
+        let nearest = nearest.trim_start_matches('-');
         // clap does not know `--no-x`.
-        let no = if unknown.starts_with("--no-") && switches.contains(near) {
+        let no = if unknown.starts_with("--no-") && switches.contains(nearest) {
             "no-"
         } else {
             ""
         };
-        format!("did you mean '--{no}{near}'?")
+        format!("did you mean '--{no}{nearest}'?")
     };
     let message = format!("unexpected argument '{unknown}' found ({hint})");
     clap::Error::raw(ErrorKind::UnknownArgument, message)
 }
 
-/// The whole name of an unknown flag: of `-port=8080`, as Go programs accept it, clap reports `-p`.
-fn as_written(unknown: &str, line: &[OsString]) -> String {
+/// The full name of an unknown flag: for `-port=8080`, Go syntax, clap reports only `-p`.
+fn full_name(unknown: &str, line: &[OsString]) -> String {
     let is_short = !unknown.starts_with("--");
     let words = line.iter().filter_map(|word| word.to_str());
     let mut words = words.filter(|word| is_short && word.starts_with(unknown));
@@ -126,7 +126,7 @@ fn cadvisor_hint(flag: &str) -> Option<&'static str> {
     CADVISOR.get(found).map(|(_, hint)| *hint)
 }
 
-/// An error of the command line as one line that ends with what to do.
+/// Formats a command-line error as one line that ends with a hint.
 #[must_use]
 pub fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
@@ -136,15 +136,15 @@ pub fn one_line(error: &clap::Error) -> String {
     let line = words.join(" ");
     let line = line.strip_prefix("error: ").unwrap_or(&line);
     let suggestion = match error.get(ContextKind::SuggestedSubcommand) {
-        Some(ContextValue::String(near)) => Some(near),
-        Some(ContextValue::Strings(near)) => near.first(),
+        Some(ContextValue::String(nearest)) => Some(nearest),
+        Some(ContextValue::Strings(nearest)) => nearest.first(),
         _ => None,
     };
     let suggestion = suggestion.or_else(|| match error.get(ContextKind::SuggestedValue) {
-        Some(ContextValue::String(near)) => Some(near),
+        Some(ContextValue::String(nearest)) => Some(nearest),
         _ => None,
     });
-    let suggestion = suggestion.map(|near| format!(" (did you mean '{near}'?)"));
+    let suggestion = suggestion.map(|nearest| format!(" (did you mean '{nearest}'?)"));
     let suggestion = suggestion.unwrap_or_default();
     format!("{}: {line}{suggestion}, try --help", super::NAME)
 }

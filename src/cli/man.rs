@@ -1,4 +1,4 @@
-//! The manual page: the program's, with a section for each subcommand.
+//! The manual page, with a section for each subcommand.
 
 use std::io;
 
@@ -7,12 +7,12 @@ use clap_mangen::Man;
 
 use crate::collector::Entry;
 
-/// The manual page in roff, for `man1`.
+/// Returns the manual page for section 1, in roff.
 pub fn man_page(collectors: &[Entry]) -> io::Result<String> {
     let command = super::command(collectors);
-    // The page has no descriptions of flags that `-h` hides.
+    // clap_mangen omits the descriptions of flags hidden from `-h`.
     let mut command = command.mut_args(|arg| arg.hide_short_help(false));
-    // Gives each subcommand its full name.
+    // Sets the full name of each subcommand.
     command.build();
     let source = format!("{} {}", super::NAME, env!("CARGO_PKG_VERSION"));
     let man = Man::new(command.clone())
@@ -27,7 +27,7 @@ pub fn man_page(collectors: &[Entry]) -> io::Result<String> {
     let mut page = text(page)?;
     page += ".SH SUBCOMMANDS\n";
     for subcommand in command.get_subcommands() {
-        // Its flags are the program's.
+        // `serve` has the flags of the program itself.
         if !matches!(subcommand.get_name(), "serve" | "help") {
             subcommand_sections(&mut page, subcommand)?;
         }
@@ -37,7 +37,7 @@ pub fn man_page(collectors: &[Entry]) -> io::Result<String> {
     Ok(page + &text(extra)?)
 }
 
-/// A subsection for a subcommand and for each of its own.
+/// Writes a subsection for a subcommand and for each nested one.
 fn subcommand_sections(page: &mut String, subcommand: &Command) -> io::Result<()> {
     let man = Man::new(subcommand.clone());
     let name = subcommand.get_bin_name().unwrap_or(subcommand.get_name());
@@ -50,7 +50,7 @@ fn subcommand_sections(page: &mut String, subcommand: &Command) -> io::Result<()
         man.render_extra_section(&mut sections)?;
     }
     for line in text(sections)?.lines() {
-        // Within a subsection, a heading is a paragraph.
+        // Headings within a subsection become paragraphs.
         if line.starts_with(".SH ") {
             *page += ".PP\n";
         } else {
@@ -66,12 +66,12 @@ fn subcommand_sections(page: &mut String, subcommand: &Command) -> io::Result<()
     Ok(())
 }
 
-/// What was rendered, without the definitions at the head of each part.
+/// Converts rendered roff to text, without the definitions at the head of each section.
 fn text(rendered: Vec<u8>) -> io::Result<String> {
     let text = String::from_utf8(rendered).map_err(io::Error::other)?;
     let is_definition = |line: &&str| line.starts_with(".ie ") || line.starts_with(".el ");
     let lines = text.lines().filter(|line| !is_definition(line));
-    // The apostrophe that they define.
+    // Replaces the string that the removed lines define.
     Ok(lines
         .map(|line| line.replace(r"\*(Aq", "\\(aq") + "\n")
         .collect())

@@ -1,13 +1,13 @@
 //! The command line: one `clap::Command` with the exporter's own flags, every collector's, and the
 //! subcommands.
 //!
-//! Flags are `node_exporter`'s, and so is their syntax: a switch `--x` also comes as `--no-x`, and
-//! the last one wins. Every flag of the server can also be set by the environment:
+//! Flags and their syntax are those of `node_exporter`: a switch `--x` can be negated as `--no-x`,
+//! and the last one wins. Every flag of the server can also be set by the environment:
 //! `--web.listen-address` is `STRATA_WEB_LISTEN_ADDRESS`.
 //!
-//! Without a subcommand the exporter serves, as `node_exporter` does. `serve`, `check` and `census`
-//! take the server's flags before the subcommand too, so that `check` can be added to any command
-//! line.
+//! Without a subcommand the exporter serves, as `node_exporter` does. `serve`, `check` and
+//! `census` accept the server's flags also before the subcommand, so `check` can be appended to
+//! any command line.
 
 mod hints;
 mod man;
@@ -43,7 +43,7 @@ pub use variables::UnknownVariable;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
 
-/// What `--version` prints after the name; `-V` prints the first line.
+/// Output of `--version` after the name; `-V` prints only the first line.
 const LONG_VERSION: &str = concat!(
     env!("CARGO_PKG_VERSION"),
     "\nrevision: ",
@@ -56,7 +56,7 @@ const LONG_VERSION: &str = concat!(
     env!("BUILD_FEATURES"),
 );
 
-/// The flags in `-h`, which shows no others.
+/// The only flags in `-h`.
 const SHORT_HELP: [&str; 10] = [
     "web.listen-address",
     "web.telemetry-path",
@@ -71,43 +71,43 @@ const SHORT_HELP: [&str; 10] = [
 ];
 
 const AFTER_HELP: &str = "\
-A collector is turned on by --collector.NAME and off by --no-collector.NAME.
+Enable a collector with --collector.NAME, disable it with --no-collector.NAME.
 All flags, and those of each collector: strata_exporter --help
 Flags of a subcommand:                  strata_exporter SUBCOMMAND --help
-What will be collected here, and why not: strata_exporter check";
+What is collected on this machine:      strata_exporter check";
 
 const AFTER_LONG_HELP: &str = "\
-A switch --x is turned off by --no-x. Every flag can be set by the environment too:
---web.listen-address by STRATA_WEB_LISTEN_ADDRESS.
+A switch --x is disabled with --no-x. Flags can also be set in the environment:
+STRATA_WEB_LISTEN_ADDRESS sets --web.listen-address.
 
 Durations are numbers with a unit, ns, us, ms, s, m or h: 5s, 1m30s. Sizes are numbers of bytes, or
 numbers with a unit, kB, MB, GB (powers of 1000), KiB, MiB, GiB (powers of 1024): 32MiB.
 
-SIGTERM and SIGINT stop the exporter after the requests that are being answered. SIGHUP reloads the
-file of --web.config.file.
+SIGTERM and SIGINT stop the exporter after the requests in progress. SIGHUP reloads the file of
+--web.config.file.
 
-The exit code is 0 after a stop, 2 for a wrong command line or a failed start.";
+The exit code is 0 after a stop, 2 for an invalid command line or a failed start.";
 
 const AFTER_CHECK_HELP: &str = "\
-Give it the flags that the server runs with, before or after the word check, and run it as the same
-user: every flag in strata_exporter --help is accepted.
+Pass the flags of the server, before or after the word check, and run it as the same user. All flags
+of strata_exporter --help are accepted.
 
-The exit code is 0 if everything that is on works, 1 if something is wrong, 2 for a wrong command
+The exit code is 0 if all enabled collectors work, 1 if there are errors, 2 for an invalid command
 line or a failed start.";
 
 const AFTER_CENSUS_HELP: &str = "\
-Every flag in strata_exporter --help is accepted, before or after the word census. The report has the
-numbers of the census collectors that are on; /api/v1/census serves the same one.
+All flags of strata_exporter --help are accepted, before or after the word census. The report has
+the values of the enabled census collectors; /api/v1/census returns the same report.
 
-The exit code is 0 if the census was taken, 2 for a wrong command line or a failed start.";
+The exit code is 0 if the census was taken, 2 for an invalid command line or a failed start.";
 
 const AFTER_TOP_HELP: &str = "\
-Where the output is not a terminal, one table is printed.
+If the output is not a terminal, one table is printed.
 
-The exit code is 0 if the exporter answered, 1 if it did not, 2 for a wrong command line.";
+The exit code is 0 if the exporter responded, 1 if it did not, 2 for an invalid command line.";
 
-/// Switches of `container_processes` that need the rights of ptrace(2) over other processes, and
-/// their flags.
+/// Switches of `container_processes` that need ptrace(2) access to other processes: argument ID
+/// and flag.
 const PTRACE_FLAGS: [(&str, &str); 2] = [
     (
         "container_processes_sockets",
@@ -123,7 +123,7 @@ const PTRACE_FLAGS: [(&str, &str); 2] = [
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub struct Flags {
-    /// Where and how to serve.
+    /// Web server flags.
     #[command(flatten, next_help_heading = "Web")]
     pub web: http::Flags,
     /// Where the machine's file systems are mounted.
@@ -135,19 +135,19 @@ pub struct Flags {
     /// The libvirt to connect to.
     #[command(flatten, next_help_heading = "Libvirt")]
     pub libvirt: libvirt::LibvirtFlags,
-    /// Control groups to expose.
+    /// Cgroup flags.
     #[command(flatten, next_help_heading = "Control groups")]
     pub workloads: workloads::Flags,
-    /// What the census names.
+    /// Census flags.
     #[command(flatten, next_help_heading = "Census")]
     pub census: census::Flags,
-    /// Samples to store.
+    /// History flags.
     #[command(flatten, next_help_heading = "History")]
     pub history: history::HistoryFlags,
-    /// Rights to drop.
+    /// Sandbox flags.
     #[command(flatten, next_help_heading = "Security")]
     pub sandbox: sandbox::SandboxFlags,
-    /// Log only lines of this level and above.
+    /// Minimum level of log lines.
     #[arg(
         long = "log.level",
         value_name = "LEVEL",
@@ -163,7 +163,7 @@ pub struct Flags {
         help_heading = "Logging"
     )]
     pub log_format: log::LogFormat,
-    /// Turn off all collectors that are not turned on by name.
+    /// Disable all collectors not enabled by name.
     #[arg(
         long = "collector.disable-defaults",
         default_value_t = false,
@@ -171,7 +171,7 @@ pub struct Flags {
         help_heading = "Collectors"
     )]
     pub disable_defaults: bool,
-    /// Accepted for unit files of `node_exporter`, without effect.
+    /// Accepted for compatibility with `node_exporter`; has no effect.
     #[arg(long = "runtime.gomaxprocs", value_name = "N", hide = true)]
     pub gomaxprocs: Option<NonZeroUsize>,
 }
@@ -190,13 +190,13 @@ pub struct CensusFlags {
 pub enum Subcommand {
     /// Serve metrics.
     Serve(Box<Settings>),
-    /// Report what will be collected, and what is wrong.
+    /// Report what is collected, and errors.
     Check(Box<Settings>, check::Flags),
     /// Print the census.
     Census(Box<Settings>, CensusFlags),
-    /// Show live what an exporter reports.
+    /// Live view of an exporter's data.
     Top(ExporterUrl, top::Flags),
-    /// Edit files of targets.
+    /// Edit target files.
     Targets(targets::Flags),
     /// Validate web config files.
     WebConfig(web_config::CheckFlags),
@@ -206,22 +206,22 @@ pub enum Subcommand {
     Man,
 }
 
-/// What a server is to do, by its flags.
+/// Configuration of a server, from its flags.
 #[expect(missing_debug_implementations, reason = "holds closures")]
 pub struct Settings {
     /// The exporter's own flags.
     pub flags: Flags,
-    /// The collectors that are on.
+    /// The enabled collectors.
     pub collectors: Vec<(&'static str, Layer, CollectFn)>,
-    /// Collectors that were turned on by name and are not built yet.
+    /// Collectors enabled by name that are not implemented yet.
     pub to_come: Vec<&'static str>,
-    /// Flags that are on and need the rights of ptrace(2) over other processes.
+    /// Enabled flags that need ptrace(2) access to other processes.
     pub ptrace_flags: Vec<&'static str>,
-    /// Environment variables that look like flags and are not.
+    /// Environment variables with the prefix of flags that match no flag.
     pub unknown_variables: Vec<UnknownVariable>,
 }
 
-/// The whole command line: the server's flags, the subcommands and theirs.
+/// The complete command: the server's flags and the subcommands with their flags.
 #[must_use]
 pub fn command(collectors: &[Entry]) -> Command {
     with_subcommands(server(collectors), |subcommand| {
@@ -241,7 +241,7 @@ fn server(collectors: &[Entry]) -> Command {
             .is_some_and(|long| SHORT_HELP.contains(&long));
         arg.hide_short_help(!is_short)
     });
-    // After the flags, whose documentation would replace it.
+    // Set after the flags, whose doc comment would replace it.
     command
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .override_usage(format!("{NAME} [OPTIONS] [SUBCOMMAND]"))
@@ -250,7 +250,7 @@ fn server(collectors: &[Entry]) -> Command {
         .after_long_help(AFTER_LONG_HELP)
 }
 
-/// Adds the subcommands; `server_flags` adds the server's flags to those that take them.
+/// Adds the subcommands; `server_flags` adds the server's flags to those that accept them.
 fn with_subcommands(command: Command, server_flags: impl Fn(Command) -> Command) -> Command {
     let serve = server_flags(Command::new("serve"))
         .about("Serve metrics (the default)")
@@ -258,20 +258,20 @@ fn with_subcommands(command: Command, server_flags: impl Fn(Command) -> Command)
     let hidden = |command: Command| command.mut_args(|arg| arg.hide(true));
     let check = hidden(server_flags(Command::new("check")));
     let check = check::Flags::augment_args(check)
-        .about("Report what will be collected on this machine; for what will not, why and the fix")
+        .about("Report what is collected on this machine; for missing data, the cause and the fix")
         .after_help(AFTER_CHECK_HELP);
     let census = hidden(server_flags(Command::new("census")));
     let census = CensusFlags::augment_args(census)
-        .about("Print the census of this machine: what runs on it, without any names")
+        .about("Print the census of this machine: its workloads, without names")
         .after_help(AFTER_CENSUS_HELP);
-    // Not parsed by clap, whose errors quote the value: it may have a password in it.
+    // Not parsed by clap, whose errors quote the value, which may contain a password.
     let url = Arg::new("url").value_name("URL").help(
         "The exporter to query: http://HOST:PORT, https://HOST:PORT or unix:///PATH \
          [default: http://localhost:9100]",
     );
     let top = top::Flags::augment_args(Command::new("top").arg(url))
         .mut_args(with_variable)
-        .about("Show live in a terminal what an exporter reports")
+        .about("Live view of an exporter's data in the terminal")
         .after_help(AFTER_TOP_HELP);
     let targets = targets::Flags::augment_args(Command::new("targets"));
     let web_config = web_config::CheckFlags::augment_args(Command::new("web-config"));
@@ -299,25 +299,25 @@ fn server_flags(command: Command, collectors: &[Entry]) -> Command {
             .help(format!("Collect {} [default: {state}]", collector.about))
             .hide(collector.is_planned());
         let command = command.next_help_heading(match collector.layer {
-            Layer::Host => "Collectors of the host",
-            Layer::Containers => "Collectors of containers",
-            Layer::Domains => "Collectors of virtual machines",
-            Layer::Census => "Collectors of the census",
+            Layer::Host => "Host collectors",
+            Layer::Containers => "Container collectors",
+            Layer::Domains => "Domain collectors",
+            Layer::Census => "Census collectors",
         });
         let command = (collector.add_flags)(command.arg(switch));
-        let to_come = collector.reserved_flags.iter().map(|flag| {
+        let reserved = collector.reserved_flags.iter().map(|flag| {
             let long = format!("collector.{}.{flag}", collector.name);
             // A switch or a flag with a value: the value is ignored.
             let arg = Arg::new(long.clone()).long(long).hide(true);
             arg.num_args(0..=1).action(ArgAction::Append)
         });
-        command.args(to_come)
+        command.args(reserved)
     });
     let command = command.next_help_heading(None::<&str>);
     command.mut_args(|arg| {
         let arg = with_variable(arg);
         if is_switch(&arg) {
-            // The value is for `--no-x`, which becomes `--x=false`, and for the environment.
+            // The value is used by `--no-x`, which becomes `--x=false`, and by the environment.
             arg.action(ArgAction::Set)
                 .num_args(0..=1)
                 .require_equals(true)
@@ -353,7 +353,7 @@ pub fn parse(
     let unknown = variables::unknown(&server);
     let settings = |matches: &ArgMatches| settings(collectors, matches, unknown);
     let matches = match subcommand_index(&server, &words) {
-        // What serve, check and census would take costs memory and is not needed.
+        // Skips the flags of serve, check and census, which are not needed here and cost memory.
         None => with_subcommands(server, |bare| bare).try_get_matches_from(words),
         Some(index) => parse_subcommand(command(collectors), &words, &line, index),
     };
@@ -407,7 +407,7 @@ pub fn parse_server(
     }
 }
 
-/// Where the subcommand is. clap finds it, which does not take a flag's value for it.
+/// Index of the subcommand, found by clap, so that a flag's value is not mistaken for it.
 fn subcommand_index(server: &Command, words: &[OsString]) -> Option<usize> {
     let is_plain = |word: &OsString| !word.as_encoded_bytes().starts_with(b"-");
     if !words.iter().skip(1).any(is_plain) {
@@ -415,7 +415,7 @@ fn subcommand_index(server: &Command, words: &[OsString]) -> Option<usize> {
     }
     let command = server.clone().allow_external_subcommands(true);
     let matches = command.ignore_errors(true).try_get_matches_from(words);
-    // An error is that of the whole command too.
+    // The whole command reports the same error.
     let matches = matches.ok()?;
     let (_, rest) = matches.subcommand()?;
     let rest = rest.get_raw("").map_or(0, Iterator::count);
@@ -430,7 +430,7 @@ fn parse_subcommand(
     line: &[OsString],
     index: usize,
 ) -> Result<ArgMatches, clap::Error> {
-    // The environment is the subcommand's.
+    // Environment variables are for the subcommand.
     let command = command.mut_args(|arg| arg.env(None::<&str>));
     let (before, after) = words.split_at(index);
     let (name, flags) = before.split_first().unzip();
@@ -448,7 +448,7 @@ fn parse_subcommand(
     let Some(flag) = flags.first() else {
         return command.try_get_matches_from(name.into_iter().chain(after));
     };
-    // Its own errors first, such as an unknown flag or an unknown subcommand.
+    // Errors of the flags before the subcommand come first, such as an unknown flag.
     let alone = command.clone().try_get_matches_from(before)?;
     drop(alone);
     let subcommand = after.clone().take(1).next();
@@ -460,11 +460,11 @@ fn parse_subcommand(
     }
     let flag = flag.to_string_lossy();
     let flag = flag.split('=').next().unwrap_or_default();
-    let message = format!("{flag} is a flag of serve, check and census, not of {subcommand}");
+    let message = format!("{flag} is only valid for serve, check and census, not for {subcommand}");
     Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
 }
 
-/// What a server is to do.
+/// Creates the server's settings.
 fn settings(
     collectors: &[Entry],
     matches: &ArgMatches,
@@ -473,25 +473,27 @@ fn settings(
     let mut flags = Flags::from_arg_matches(matches)?;
     check_paths(&flags.roots, matches)?;
 
-    let is_on = |collector: &&Entry| match given(matches, collector.name) {
+    let is_on = |collector: &&Entry| match explicit_state(matches, collector.name) {
         Some(on) => on,
         None => collector.enabled && !flags.disable_defaults,
     };
-    let made: Vec<_> = collectors
+    let created: Vec<_> = collectors
         .iter()
         .filter(is_on)
         .map(|entry| Ok((entry.name, entry.layer, (entry.make)(matches)?)))
         .collect::<Result<_, clap::Error>>()?;
     // Engines are queried in the background for this collector.
-    if made.iter().any(|(name, ..)| *name == "container_size") {
+    if created.iter().any(|(name, ..)| *name == "container_size") {
         let sizes = SizeFlags::from_arg_matches(matches)?;
         flags.engines.disk_usage_interval = Some(sizes.container_size_interval);
     }
-    // A collector that is off does not need its flags, but they must not clash either.
+    // The flags of disabled collectors are validated too.
     for entry in collectors.iter().filter(|entry| !is_on(entry)) {
         drop((entry.make)(matches)?);
     }
-    let reads_processes = made.iter().any(|(name, ..)| *name == "container_processes");
+    let reads_processes = created
+        .iter()
+        .any(|(name, ..)| *name == "container_processes");
     let is_on = |id| matches!(matches.try_get_one::<bool>(id), Ok(Some(true)));
     let ptrace_flags = PTRACE_FLAGS
         .iter()
@@ -499,12 +501,12 @@ fn settings(
     let ptrace_flags = ptrace_flags.map(|(_, flag)| *flag).collect();
     let to_come = collectors
         .iter()
-        .filter(|entry| entry.is_planned() && given(matches, entry.name) == Some(true))
+        .filter(|entry| entry.is_planned() && explicit_state(matches, entry.name) == Some(true))
         .map(|entry| entry.name)
         .collect();
     Ok(Box::new(Settings {
         flags,
-        collectors: made,
+        collectors: created,
         to_come,
         ptrace_flags,
         unknown_variables,
@@ -519,8 +521,8 @@ pub fn completion(collectors: &[Entry], shell: Shell) -> Vec<u8> {
     script
 }
 
-/// Whether the collector was turned on or off by name.
-fn given(matches: &ArgMatches, collector: &str) -> Option<bool> {
+/// Whether the collector was enabled or disabled by name.
+fn explicit_state(matches: &ArgMatches, collector: &str) -> Option<bool> {
     matches.get_one::<bool>(&switch(collector)).copied()
 }
 
@@ -549,16 +551,16 @@ fn positive(word: OsString, switches: &BTreeSet<String>) -> OsString {
     }
 }
 
-/// A path that was given has to be there: where it is not, every number would be
-/// missing and nobody would know why.
+/// Rejects explicit paths that do not exist, because all metrics would be missing without an
+/// obvious cause.
 fn check_paths(roots: &Roots, matches: &ArgMatches) -> Result<(), clap::Error> {
     for (id, flag, path) in [
         ("procfs", "path.procfs", &roots.procfs),
         ("sysfs", "path.sysfs", &roots.sysfs),
         ("rootfs", "path.rootfs", &roots.rootfs),
     ] {
-        let is_given = matches.value_source(id) != Some(ValueSource::DefaultValue);
-        if is_given && !path.is_dir() {
+        let is_explicit = matches.value_source(id) != Some(ValueSource::DefaultValue);
+        if is_explicit && !path.is_dir() {
             let message = format!("--{flag}: {} is not a directory", path.display());
             return Err(clap::Error::raw(ErrorKind::ValueValidation, message));
         }
@@ -596,7 +598,7 @@ mod tests {
     }
 
     #[test]
-    fn collectors_are_turned_on_and_off_by_name_and_the_last_word_counts() {
+    fn last_collector_switch_wins() {
         assert!(names("").contains(&"meminfo"));
         assert!(!names("--no-collector.meminfo").contains(&"meminfo"));
         assert!(names("--no-collector.meminfo --collector.meminfo").contains(&"meminfo"));
@@ -605,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn engines_are_asked_for_sizes_only_if_somebody_wants_them() {
+    fn disk_usage_is_queried_only_for_container_size() {
         let interval = |line: &str| {
             let settings = parse(line).unwrap_or_else(|error| panic!("{error}"));
             settings
@@ -634,7 +636,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_file_that_names_a_collector_still_to_come_goes_on_working() {
+    fn planned_collectors_and_their_flags_are_accepted() {
         assert!(!names("--no-collector.zfs").contains(&"zfs"));
         let settings =
             parse("--collector.perf --runtime.gomaxprocs=2").unwrap_or_else(|e| panic!("{e}"));
@@ -650,11 +652,12 @@ mod tests {
             ("check http://x", "unexpected argument 'http://x' found"),
             (
                 "top https://me:secret@x",
-                "URL: name and password belong into --http.config.file, as basic_auth",
+                "URL: user name and password are not supported in the URL, set basic_auth in \
+                 --http.config.file",
             ),
             (
                 "--log.level=warn targets",
-                "--log.level is a flag of serve, check and census, not of targets",
+                "--log.level is only valid for serve, check and census, not for targets",
             ),
             (
                 "targets --log.level=warn",
@@ -674,7 +677,8 @@ mod tests {
             ),
             (
                 "--log.level=loud",
-                "invalid value 'loud' for '--log.level <LEVEL>' [possible values: debug, info, warn, error]",
+                "invalid value 'loud' for '--log.level <LEVEL>' [possible values: debug, info, \
+                 warn, error]",
             ),
             ("surplus", "unrecognized subcommand 'surplus'"),
             (
@@ -687,11 +691,13 @@ mod tests {
             ),
             (
                 "--collector.sytemd",
-                "unexpected argument '--collector.sytemd' found (did you mean '--collector.systemd'?)",
+                "unexpected argument '--collector.sytemd' found (did you mean \
+                 '--collector.systemd'?)",
             ),
             (
                 "check --no-collector.sytemd",
-                "unexpected argument '--no-collector.sytemd' found (did you mean '--no-collector.systemd'?)",
+                "unexpected argument '--no-collector.sytemd' found (did you mean \
+                 '--no-collector.systemd'?)",
             ),
             (
                 "-port=8080",

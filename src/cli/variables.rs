@@ -1,30 +1,30 @@
-//! Environment variables of flags.
+//! Environment variables that set flags.
 
 use clap::{Args, Command};
 
 use crate::top;
 
 const PREFIX: &str = "STRATA_";
-/// Variables of the tests of this repository, which the programs that they start inherit.
+/// Prefix of variables of this repository's tests, which inherit them to the programs they start.
 const TESTS: &str = "STRATA_TEST_";
-/// More edits than this make another name.
+/// Maximum edit distance of a suggestion.
 const MAX_EDITS: usize = 2;
 
-/// An environment variable that begins like those of flags and is none of them.
+/// An environment variable with the prefix of flags that matches no flag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnknownVariable {
-    /// Its name.
+    /// Name of the variable.
     pub name: String,
-    /// A variable that was probably meant.
+    /// The most similar variable of a flag, if close enough.
     pub suggestion: Option<String>,
 }
 
-/// The variable of a flag.
+/// Name of the variable that sets a flag.
 pub(super) fn name(flag: &str) -> String {
     PREFIX.to_owned() + &flag.replace(['.', '-'], "_").to_uppercase()
 }
 
-/// The variables in this process's environment that no flag has.
+/// Variables in this process's environment that match no flag.
 pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let names: Vec<_> = names.filter(|name| name.starts_with(PREFIX)).collect();
@@ -33,25 +33,25 @@ pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
     }
     let top = top::Flags::augment_args(Command::new("top"));
     let flags = server.get_arguments().chain(top.get_arguments());
-    let known: Vec<_> = flags
+    let defined: Vec<_> = flags
         .filter_map(|arg| arg.get_long())
         .map(self::name)
         .collect();
-    unknown_of(names, &known)
+    find_unknown(names, &defined)
 }
 
-fn unknown_of(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
-    let unknown = names
-        .into_iter()
-        .filter(|name| !known.contains(name) && !is_service_link(name) && !name.starts_with(TESTS));
+fn find_unknown(names: Vec<String>, defined: &[String]) -> Vec<UnknownVariable> {
+    let unknown = names.into_iter().filter(|name| {
+        !defined.contains(name) && !is_service_link(name) && !name.starts_with(TESTS)
+    });
     let mut unknown: Vec<_> = unknown
         .map(|name| {
-            let edits = known
+            let edits = defined
                 .iter()
-                .map(|known| (strsim::damerau_levenshtein(&name, known), known));
+                .map(|defined| (strsim::damerau_levenshtein(&name, defined), defined));
             let nearest = edits.min().filter(|(edits, _)| *edits <= MAX_EDITS);
             UnknownVariable {
-                suggestion: nearest.map(|(_, known)| known.clone()),
+                suggestion: nearest.map(|(_, defined)| defined.clone()),
                 name,
             }
         })
@@ -60,8 +60,8 @@ fn unknown_of(names: Vec<String>, known: &[String]) -> Vec<UnknownVariable> {
     unknown
 }
 
-/// Whether Kubernetes or Docker sets it for a service named strata or `strata-exporter`, such as
-/// `STRATA_EXPORTER_SERVICE_HOST` and `STRATA_PORT_9100_TCP_ADDR`.
+/// Whether Kubernetes or Docker sets the variable for a service named strata or `strata-exporter`,
+/// such as `STRATA_EXPORTER_SERVICE_HOST` and `STRATA_PORT_9100_TCP_ADDR`.
 fn is_service_link(name: &str) -> bool {
     let port = |rest: &str| rest.starts_with(|c: char| c.is_ascii_digit());
     name.ends_with("_SERVICE_HOST")
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn suggests_near_names_and_ignores_service_links() {
-        let known = ["STRATA_COLLECTOR_SYSTEMD", "STRATA_LOG_LEVEL"].map(str::to_owned);
+        let defined = ["STRATA_COLLECTOR_SYSTEMD", "STRATA_LOG_LEVEL"].map(str::to_owned);
         let names = [
             "STRATA_LOG_LEVEL",
             "STRATA_SOMETHING",
@@ -88,7 +88,7 @@ mod tests {
             "STRATA_PORT",
             "STRATA_PORT_9100_TCP_ADDR",
         ];
-        let unknown = unknown_of(names.map(str::to_owned).into(), &known);
+        let unknown = find_unknown(names.map(str::to_owned).into(), &defined);
         let unknown: Vec<_> = unknown
             .iter()
             .map(|it| (it.name.as_str(), it.suggestion.as_deref()))

@@ -106,10 +106,10 @@ pub(super) struct RequestSlot {
 impl RequestSlot {
     pub(super) fn open(conn: &Arc<ConnState>) -> Self {
         let mut id = 0;
-        conn.update_requests(|turns| {
-            id = turns.next_id;
-            turns.next_id += 1;
-            turns.open.insert(id, None);
+        conn.update_requests(|requests| {
+            id = requests.next_id;
+            requests.next_id += 1;
+            requests.open.insert(id, None);
         });
         let conn = Arc::clone(conn);
         Self { conn, id }
@@ -117,25 +117,22 @@ impl RequestSlot {
 
     /// Records that the response is ready, or that another part of it was sent.
     pub(super) fn record_progress(&self) {
-        self.conn.update_requests(|turns| {
+        self.conn.update_requests(|requests| {
             let since = Instant::now();
-            let answered = match turns.open.get(&self.id) {
-                Some(Some(reader)) => reader.started,
+            let started = match requests.open.get(&self.id) {
+                Some(Some(progress)) => progress.started,
                 _ => since,
             };
-            let reader = ResponseProgress {
-                since,
-                started: answered,
-            };
-            turns.open.insert(self.id, Some(reader));
+            let progress = ResponseProgress { since, started };
+            requests.open.insert(self.id, Some(progress));
         });
     }
 }
 
 impl Drop for RequestSlot {
     fn drop(&mut self) {
-        self.conn.update_requests(|turns| {
-            turns.open.remove(&self.id);
+        self.conn.update_requests(|requests| {
+            requests.open.remove(&self.id);
         });
     }
 }
@@ -173,24 +170,24 @@ impl ConnState {
 
     /// Changes the set of concurrent requests. The slowest response determines the phase.
     fn update_requests(&self, change: impl FnOnce(&mut OpenRequests)) {
-        let mut turns = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut turns);
-        let readers = || turns.open.values().flatten();
-        let slowest = readers().map(|reader| reader.since).min();
-        let longest = readers().map(|reader| reader.started).min();
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut requests);
+        let progresses = || requests.open.values().flatten();
+        let slowest = progresses().map(|progress| progress.since).min();
+        let longest = progresses().map(|progress| progress.started).min();
         let mut now = self
             .phase_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         now.phase = match slowest {
             Some(_) => Phase::Writing,
-            None if turns.open.is_empty() => Phase::Idle,
+            None if requests.open.is_empty() => Phase::Idle,
             None => Phase::Processing,
         };
         now.since = slowest.unwrap_or_else(Instant::now);
         now.response_started = longest.unwrap_or(now.response_started);
         drop(now);
-        drop(turns);
+        drop(requests);
         self.requests_changed.notify_one();
     }
 
@@ -222,7 +219,7 @@ impl ConnState {
         let PhaseState {
             phase,
             since,
-            response_started: answered,
+            response_started,
         } = self.phase_state();
         match phase {
             Phase::Idle => (since + IDLE_TIMEOUT, CloseReason::Idle),
@@ -230,7 +227,7 @@ impl ConnState {
                 (since + REQUEST_TIMEOUT, CloseReason::SlowRequest)
             }
             Phase::Writing => {
-                let limit = (since + WRITE_STALL_TIMEOUT).min(answered + RESPONSE_TIMEOUT);
+                let limit = (since + WRITE_STALL_TIMEOUT).min(response_started + RESPONSE_TIMEOUT);
                 (limit, CloseReason::SlowReader)
             }
             Phase::Processing => (since + FAR_FUTURE, CloseReason::SlowReader),
@@ -240,19 +237,19 @@ impl ConnState {
     /// Returns when the connection should be closed, with the reason. It must be polled after each
     /// poll of the connection, because that is when the deadline changes.
     pub(super) async fn wait_overdue(&self) -> CloseReason {
-        let alarm = sleep_until(self.deadline().0);
-        tokio::pin!(alarm);
-        let over = poll_fn(|context| {
+        let timer = sleep_until(self.deadline().0);
+        tokio::pin!(timer);
+        let expired = poll_fn(|context| {
             let (limit, reason) = self.deadline();
-            if alarm.deadline() != limit {
-                alarm.as_mut().reset(limit);
+            if timer.deadline() != limit {
+                timer.as_mut().reset(limit);
             }
-            alarm.as_mut().poll(context).map(|()| reason)
+            timer.as_mut().poll(context).map(|()| reason)
         });
-        tokio::pin!(over);
+        tokio::pin!(expired);
         loop {
             tokio::select! {
-                reason = over.as_mut() => return reason,
+                reason = expired.as_mut() => return reason,
                 () = self.evicted.notified() => return match self.phase_state().phase {
                     Phase::Writing => CloseReason::SlowReader,
                     _ => CloseReason::TooManyConnections,
@@ -296,29 +293,29 @@ impl Connections {
     /// processing requests.
     pub(super) fn try_acquire(self: &Arc<Self>) -> Option<ConnPermit> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        open.retain(|pulse| pulse.strong_count() > 0);
+        open.retain(|conn| conn.strong_count() > 0);
         if open.len() >= self.max {
-            let waiting = |pulse: &Weak<ConnState>| {
-                let pulse = pulse.upgrade()?;
-                let now = pulse.phase_state();
+            let eviction_order = |conn: &Weak<ConnState>| {
+                let conn = conn.upgrade()?;
+                let now = conn.phase_state();
                 let (is_writing, since) = match now.phase {
                     Phase::Handshake | Phase::Idle | Phase::Reading => (false, now.since),
                     Phase::Writing => (true, now.response_started),
                     Phase::Processing => return None,
                 };
                 // Connections younger than `EVICTION_GRACE` come after all older ones.
-                Some(((since.elapsed() < EVICTION_GRACE, is_writing, since), pulse))
+                Some(((since.elapsed() < EVICTION_GRACE, is_writing, since), conn))
             };
-            let waiting = open.iter().filter_map(waiting);
-            let longest = waiting.min_by_key(|(order, _)| *order);
-            let Some((_, pulse)) = longest else {
+            let candidates = open.iter().filter_map(eviction_order);
+            let first = candidates.min_by_key(|(order, _)| *order);
+            let Some((_, conn)) = first else {
                 self.self_metrics
                     .count_closed(CloseReason::TooManyConnections);
                 return None;
             };
-            pulse.evicted.notify_one();
+            conn.evicted.notify_one();
             // It is being evicted and must not be selected again.
-            open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
+            open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&conn)));
         }
         let conn = Arc::new(ConnState::new());
         open.push(Arc::downgrade(&conn));
@@ -334,37 +331,37 @@ impl Connections {
     /// Evicts connections whose responses have been pending longest, until the unsent bytes of all
     /// connections are within the limit. The connection with the latest response is evicted last,
     /// and never because of this response alone.
-    fn evict_slow_readers(&self, latest: &Arc<ConnState>, answer: usize) {
+    fn evict_slow_readers(&self, latest: &Arc<ConnState>, latest_len: usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let mut holding: Vec<_> = open
             .iter()
             .filter_map(Weak::upgrade)
-            .map(|pulse| (pulse.unsent_bytes.load(Ordering::Relaxed), pulse))
+            .map(|conn| (conn.unsent_bytes.load(Ordering::Relaxed), conn))
             .filter(|(unsent, _)| *unsent > 0)
             .collect();
-        let mut held: usize = holding.iter().map(|(unsent, _)| unsent).sum();
-        if held <= self.max_unsent_bytes {
+        let mut total: usize = holding.iter().map(|(unsent, _)| unsent).sum();
+        if total <= self.max_unsent_bytes {
             return;
         }
-        holding.sort_by_key(|(_, pulse)| {
+        holding.sort_by_key(|(_, conn)| {
             (
-                Arc::ptr_eq(pulse, latest),
-                pulse.phase_state().response_started,
+                Arc::ptr_eq(conn, latest),
+                conn.phase_state().response_started,
             )
         });
-        for (unsent, pulse) in holding {
-            if held <= self.max_unsent_bytes {
+        for (unsent, conn) in holding {
+            if total <= self.max_unsent_bytes {
                 return;
             }
-            let may_go = if Arc::ptr_eq(&pulse, latest) {
-                unsent > answer
+            let can_evict = if Arc::ptr_eq(&conn, latest) {
+                unsent > latest_len
             } else {
-                pulse.phase_state().phase == Phase::Writing
+                conn.phase_state().phase == Phase::Writing
             };
-            if may_go {
-                pulse.evicted.notify_one();
-                open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&pulse)));
-                held -= unsent;
+            if can_evict {
+                conn.evicted.notify_one();
+                open.retain(|other| !std::ptr::eq(other.as_ptr(), Arc::as_ptr(&conn)));
+                total -= unsent;
             }
         }
     }
@@ -508,10 +505,10 @@ mod tests {
             (Phase::Reading, REQUEST_TIMEOUT, CloseReason::SlowRequest),
             (Phase::Writing, WRITE_STALL_TIMEOUT, CloseReason::SlowReader),
         ] {
-            let place = connections.try_acquire().unwrap();
-            place.conn.set_phase(phase);
+            let permit = connections.try_acquire().unwrap();
+            permit.conn.set_phase(phase);
             let started = Instant::now();
-            assert_eq!(place.conn.wait_overdue().await, reason);
+            assert_eq!(permit.conn.wait_overdue().await, reason);
             let took = started.elapsed();
             assert!(
                 took >= limit && took < limit + Duration::from_secs(1),
@@ -523,11 +520,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn requests_in_progress_are_not_closed() {
         let (connections, _) = connections(1);
-        let place = connections.try_acquire().unwrap();
-        place.conn.request_received();
+        let permit = connections.try_acquire().unwrap();
+        permit.conn.request_received();
         let long = Duration::from_secs(300);
         assert!(
-            tokio::time::timeout(long, place.conn.wait_overdue())
+            tokio::time::timeout(long, permit.conn.wait_overdue())
                 .await
                 .is_err()
         );
@@ -555,20 +552,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slowest_of_several_streams_sets_deadline() {
         let (connections, _) = connections(1);
-        let place = connections.try_acquire().unwrap();
-        let slow = RequestSlot::open(&place.conn);
+        let permit = connections.try_acquire().unwrap();
+        let slow = RequestSlot::open(&permit.conn);
         slow.record_progress();
         let started = Instant::now();
-        let pulse = Arc::clone(&place.conn);
+        let conn = Arc::clone(&permit.conn);
         // Other requests come and go, and one is processed for a long time.
         let others = tokio::spawn(async move {
-            let _made = RequestSlot::open(&pulse);
+            let _open = RequestSlot::open(&conn);
             loop {
-                RequestSlot::open(&pulse).record_progress();
+                RequestSlot::open(&conn).record_progress();
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        assert_eq!(place.conn.wait_overdue().await, CloseReason::SlowReader);
+        assert_eq!(permit.conn.wait_overdue().await, CloseReason::SlowReader);
         assert!(started.elapsed() < WRITE_STALL_TIMEOUT + Duration::from_secs(2));
         others.abort();
     }
@@ -576,21 +573,21 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn connection_is_idle_after_all_responses_are_read() {
         let (connections, _) = connections(1);
-        let place = connections.try_acquire().unwrap();
-        let turns = [
-            RequestSlot::open(&place.conn),
-            RequestSlot::open(&place.conn),
+        let permit = connections.try_acquire().unwrap();
+        let requests = [
+            RequestSlot::open(&permit.conn),
+            RequestSlot::open(&permit.conn),
         ];
         assert!(connections.try_acquire().is_none());
-        turns[0].record_progress();
+        requests[0].record_progress();
         let started = Instant::now();
-        let asleep = tokio::spawn(async move {
+        let slow_reader = tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(5)).await;
-            drop(turns);
+            drop(requests);
         });
-        assert_eq!(place.conn.wait_overdue().await, CloseReason::Idle);
+        assert_eq!(permit.conn.wait_overdue().await, CloseReason::Idle);
         assert!(started.elapsed() >= IDLE_TIMEOUT);
-        asleep.await.unwrap();
+        slow_reader.await.unwrap();
         assert!(connections.try_acquire().is_some());
     }
 
@@ -603,12 +600,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slow_but_steady_reader_has_five_minutes() {
         let (connections, _) = connections(1);
-        let place = connections.try_acquire().unwrap();
-        place.conn.response_ready();
+        let permit = connections.try_acquire().unwrap();
+        permit.conn.response_ready();
         let trickle = async {
             loop {
                 tokio::time::sleep(Duration::from_secs(20)).await;
-                place.conn.set_phase(Phase::Writing);
+                permit.conn.set_phase(Phase::Writing);
             }
         };
         let started = Instant::now();
@@ -616,7 +613,7 @@ mod tests {
             reason = async { loop {
                 // Polled again after each progress, as the server does.
                 let limit = Duration::from_secs(10);
-                if let Ok(reason) = tokio::time::timeout(limit, place.conn.wait_overdue()).await {
+                if let Ok(reason) = tokio::time::timeout(limit, permit.conn.wait_overdue()).await {
                     break reason;
                 }
             } } => assert_eq!(reason, CloseReason::SlowReader),
@@ -667,45 +664,42 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unread_responses_are_dropped_oldest_first() {
         let (connections, _) = connections(9);
-        let answer = |len| Bytes::from(vec![7; len]);
+        let body = |len| Bytes::from(vec![7; len]);
         let mut readers = Vec::new();
         for _ in 0..4 {
-            let place = connections.try_acquire().unwrap();
-            place.conn.response_ready();
-            let held = place.track_unsent(answer(30));
-            readers.push((place, held));
+            let permit = connections.try_acquire().unwrap();
+            permit.conn.response_ready();
+            let held = permit.track_unsent(body(30));
+            readers.push((permit, held));
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        let places = readers.iter().map(|(place, _)| place);
+        let permits = readers.iter().map(|(permit, _)| permit);
         let mut gone = Vec::new();
-        for place in places {
-            gone.push(is_evicted(place).await);
+        for permit in permits {
+            gone.push(is_evicted(permit).await);
         }
         assert_eq!(gone, [true, false, false, false]);
         readers.remove(0);
-        // It no longer counts, so no other connection is evicted in its place.
-        let (place, _) = &readers[2];
-        drop(place.track_unsent(answer(10)));
-        for (place, _) in &readers[1..] {
-            assert!(!is_evicted(place).await);
+        // It no longer counts, so no other connection is evicted instead.
+        let (permit, _) = &readers[2];
+        drop(permit.track_unsent(body(10)));
+        for (permit, _) in &readers[1..] {
+            assert!(!is_evicted(permit).await);
         }
         readers.remove(0);
 
         // A single response may exceed the limit.
         let large = connections.try_acquire().unwrap();
         large.conn.response_ready();
-        let held = large.track_unsent(answer(500));
+        let held = large.track_unsent(body(500));
         assert_eq!(held.len(), 500);
-        for (place, _) in &readers {
-            assert!(is_evicted(place).await);
+        for (permit, _) in &readers {
+            assert!(is_evicted(permit).await);
         }
         assert!(!is_evicted(&large).await);
         drop((readers, held));
         // Several responses on one connection may not.
-        let several = [
-            large.track_unsent(answer(60)),
-            large.track_unsent(answer(60)),
-        ];
+        let several = [large.track_unsent(body(60)), large.track_unsent(body(60))];
         assert!(is_evicted(&large).await);
         drop(several);
         assert_eq!(large.conn.unsent_bytes.load(Ordering::Relaxed), 0);

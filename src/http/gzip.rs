@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn compresses_only_if_client_accepts_gzip() {
-        for (header, asked) in [
+        for (header, expected) in [
             (None, false),
             (Some("gzip"), true),
             (Some("deflate, gzip;q=0.5"), true),
@@ -74,7 +74,7 @@ mod tests {
             (Some("gzip;q=0, *"), false),
             (Some("identity, br, zstd"), false),
         ] {
-            assert_eq!(accepted_by(header), asked, "{header:?}");
+            assert_eq!(accepted_by(header), expected, "{header:?}");
         }
     }
 
@@ -83,14 +83,14 @@ mod tests {
         for n in [1, 10, 100_000] {
             let body: Vec<_> = (0..n).map(|i| format!("x{{n=\"{i}\"}} {i}\n")).collect();
             let body = body.concat();
-            let packed = compress(body.as_bytes()).unwrap();
-            let mut unpacked = Vec::with_capacity(body.len() + 1);
+            let compressed = compress(body.as_bytes()).unwrap();
+            let mut decompressed = Vec::with_capacity(body.len() + 1);
             let mut gunzip = Decompress::new_gzip(WINDOW_BITS);
             let finish = flate2::FlushDecompress::Finish;
             gunzip
-                .decompress_vec(&packed, &mut unpacked, finish)
+                .decompress_vec(&compressed, &mut decompressed, finish)
                 .unwrap();
-            assert_eq!(unpacked, body.as_bytes());
+            assert_eq!(decompressed, body.as_bytes());
         }
     }
 }

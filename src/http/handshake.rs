@@ -38,15 +38,15 @@ pub(super) async fn accept_tls<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     config: Arc<ServerConfig>,
 ) -> Result<TlsStream<PeekedStream<S>>, HandshakeFailure> {
-    let mut opened = PeekedStream::peek(stream)
+    let mut peeked = PeekedStream::peek(stream)
         .await
         .map_err(|_| HandshakeFailure::Closed)?;
-    if HTTP_PREFIXES.iter().any(|head| **head == opened.peeked) {
+    if HTTP_PREFIXES.iter().any(|head| **head == peeked.peeked) {
         // The client may have closed the connection.
-        opened.reject_plain_http().await.ok();
+        peeked.reject_plain_http().await.ok();
         return Err(HandshakeFailure::PlainHttp);
     }
-    let accepted = TlsAcceptor::from(config).accept(opened).await;
+    let accepted = TlsAcceptor::from(config).accept(peeked).await;
     accepted.map_err(|error| classify_error(&error))
 }
 
@@ -69,11 +69,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> PeekedStream<S> {
     async fn peek(mut stream: S) -> io::Result<Self> {
         let mut head = [0; PEEK_LEN];
         stream.read_exact(&mut head).await?;
-        let given = 0;
         Ok(Self {
             stream,
             peeked: head,
-            replayed: given,
+            replayed: 0,
         })
     }
 
@@ -140,14 +139,14 @@ mod tests {
     #[tokio::test]
     async fn peeked_bytes_are_replayed_in_order() {
         for at_once in [1, 3, 5, 10] {
-            let (mut here, there) = tokio::io::duplex(64);
-            here.write_all(b"0123456789").await.unwrap();
-            drop(here);
-            let mut opened = PeekedStream::peek(there).await.unwrap();
+            let (mut client, server) = tokio::io::duplex(64);
+            client.write_all(b"0123456789").await.unwrap();
+            drop(client);
+            let mut stream = PeekedStream::peek(server).await.unwrap();
             let mut read = Vec::new();
             let mut part = vec![0; at_once];
             loop {
-                let len = opened.read(&mut part).await.unwrap();
+                let len = stream.read(&mut part).await.unwrap();
                 if len == 0 {
                     break;
                 }

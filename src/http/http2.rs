@@ -58,11 +58,11 @@ impl ChunkedBody {
     /// A response with its body in chunks. For HEAD requests the body is dropped and its length is
     /// set in the header, which hyper does itself for HTTP/1.
     pub(super) fn response(
-        answer: HttpResponse,
+        response: HttpResponse,
         include_body: bool,
         slot: RequestSlot,
     ) -> Response<Self> {
-        let (mut head, mut rest) = answer.into_parts();
+        let (mut head, mut rest) = response.into_parts();
         if !include_body {
             head.headers.insert(CONTENT_LENGTH, rest.len().into());
             rest = Bytes::new();
@@ -84,9 +84,9 @@ impl Body for ChunkedBody {
             return Poll::Ready(None);
         }
         let len = self.rest.len().min(CHUNK_SIZE);
-        let piece = self.rest.split_to(len);
+        let chunk = self.rest.split_to(len);
         self.slot.record_progress();
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -37,7 +37,7 @@ impl FromStr for ListenAddress {
     fn from_str(address: &str) -> Result<Self, String> {
         if let Some(path) = address.strip_prefix("unix:") {
             return match path {
-                "" => Err("unix: needs a path".to_owned()),
+                "" => Err("unix: requires a path".to_owned()),
                 path => Ok(Self::Unix(path.into())),
             };
         }
@@ -47,12 +47,10 @@ impl FromStr for ListenAddress {
         let (host, port) = address
             .rsplit_once(':')
             .ok_or("expected HOST:PORT, :PORT or unix:PATH")?;
-        let port = port
-            .parse()
-            .map_err(|_| format!("{port:?} is not a port number"))?;
+        let port = port.parse().map_err(|_| format!("invalid port {port:?}"))?;
         let host = match host.strip_prefix('[') {
-            Some(v6) => v6.strip_suffix(']').ok_or("a [ without its ]")?,
-            None if host.contains(':') => return Err("an IPv6 address needs brackets".to_owned()),
+            Some(v6) => v6.strip_suffix(']').ok_or("missing ] in address")?,
+            None if host.contains(':') => return Err("IPv6 address must be in brackets".to_owned()),
             None => host,
         };
         let host = (!host.is_empty()).then(|| host.to_owned());
@@ -149,9 +147,9 @@ impl Listener {
                 let bound = match host {
                     Some(host) => {
                         // Not with tokio, which resolves names on a thread that would remain.
-                        let found = (host.as_str(), *port).to_socket_addrs().map_err(failed)?;
-                        let found: Vec<_> = found.collect();
-                        TcpListener::bind(found.as_slice()).await
+                        let addresses = (host.as_str(), *port).to_socket_addrs().map_err(failed)?;
+                        let addresses: Vec<_> = addresses.collect();
+                        TcpListener::bind(addresses.as_slice()).await
                     }
                     // Without IPv6, all addresses means all IPv4 addresses.
                     None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, *port)).await {
@@ -173,21 +171,21 @@ impl Listener {
 
     /// The sockets passed by systemd.
     pub(super) fn from_systemd() -> Result<Vec<Self>, String> {
-        let failed = |error: io::Error| format!("cannot use a socket of systemd's: {error}");
-        let mut given = ListenFd::from_env();
+        let failed = |error: io::Error| format!("cannot use systemd socket: {error}");
+        let mut passed = ListenFd::from_env();
         let mut listeners = Vec::new();
-        for at in 0..given.len() {
-            if let Ok(Some(tcp)) = given.take_tcp_listener(at) {
+        for at in 0..passed.len() {
+            if let Ok(Some(tcp)) = passed.take_tcp_listener(at) {
                 tcp.set_nonblocking(true).map_err(failed)?;
                 listeners.push(Self::Tcp(TcpListener::from_std(tcp).map_err(failed)?));
-            } else if let Some(unix) = given.take_unix_listener(at).map_err(failed)? {
+            } else if let Some(unix) = passed.take_unix_listener(at).map_err(failed)? {
                 unix.set_nonblocking(true).map_err(failed)?;
                 let unix = UnixListener::from_std(unix).map_err(failed)?;
                 listeners.push(Self::Unix(unix, None));
             }
         }
         if listeners.is_empty() {
-            let message = "--web.systemd-socket: systemd handed over no socket (LISTEN_FDS)";
+            let message = "--web.systemd-socket: no socket passed by systemd (LISTEN_FDS)";
             return Err(message.to_owned());
         }
         Ok(listeners)
@@ -229,10 +227,10 @@ impl fmt::Display for Listener {
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
                 Ok(address) => write!(f, "{address}"),
-                Err(_) => f.write_str("a TCP socket"),
+                Err(_) => f.write_str("TCP socket"),
             },
             Self::Unix(_, Some(path)) => write!(f, "unix:{}", path.display()),
-            Self::Unix(..) => f.write_str("a Unix socket of systemd's"),
+            Self::Unix(..) => f.write_str("Unix socket passed by systemd"),
         }
     }
 }
@@ -264,7 +262,7 @@ mod tests {
         }
         let unix: ListenAddress = "unix:/run/x.sock".parse().unwrap();
         assert_eq!(unix, ListenAddress::Unix("/run/x.sock".into()));
-        for wrong in [
+        for invalid in [
             "9100",
             ":port",
             ":99999",
@@ -273,7 +271,7 @@ mod tests {
             "unix:",
             "vsock://:1",
         ] {
-            assert!(wrong.parse::<ListenAddress>().is_err(), "{wrong}");
+            assert!(invalid.parse::<ListenAddress>().is_err(), "{invalid}");
         }
     }
 

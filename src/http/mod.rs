@@ -50,7 +50,7 @@ use query::CollectorFilter;
 use routes::{HttpResponse, Service};
 use web_config::WebConfigWatcher;
 
-/// Maximum time for requests to finish after the exporter was asked to stop.
+/// Maximum time for requests to finish during shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Delay before the next attempt if accepting a connection fails, such as without free file
 /// descriptors.
@@ -150,15 +150,15 @@ impl ServerState {
         let Some(web_config) = &self.web_config else {
             return self.service.respond(request).await;
         };
-        let mut answer = match web_config.authorize(request.headers()).await {
+        let mut response = match web_config.authorize(request.headers()).await {
             Ok(()) => self.service.respond(request).await,
             Err(reason) => {
                 self.self_metrics.count_rejected(reason);
                 routes::rejection(reason)
             }
         };
-        web_config.apply_headers(&mut answer);
-        answer
+        web_config.apply_headers(&mut response);
+        response
     }
 }
 
@@ -175,7 +175,7 @@ impl Server {
         let web_config = match flags.config_file() {
             Some(path) => {
                 let watcher = WebConfigWatcher::load(path, Arc::clone(&self_metrics))?;
-                info!(file = %path.display(), said = watcher.summary(), "web config");
+                info!(file = %path.display(), summary = watcher.summary(), "loaded web config");
                 Some(Arc::new(watcher))
             }
             None => None,
@@ -246,7 +246,7 @@ impl Server {
                 if let Some(web_config) = &web_config {
                     web_config.reload().await;
                 } else {
-                    info!("no web config to reload");
+                    info!("no web config file to reload");
                 }
             }
         });
@@ -275,7 +275,7 @@ impl Server {
             .await
             .is_err()
         {
-            warn!("some requests were still being answered");
+            warn!("shutdown timed out with requests in progress");
         }
     }
 }
@@ -304,7 +304,7 @@ async fn accept(
                 // Limited, because it may fail for every connection.
                 if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                     logged = Some(Instant::now());
-                    warn!(%error, "cannot take a connection");
+                    warn!(%error, "cannot accept connection");
                 }
                 time::sleep(ACCEPT_RETRY_DELAY).await;
             }
@@ -347,9 +347,9 @@ async fn serve_secured(
         }
     };
     let negotiated = tokio::select! {
-        shaken = negotiation => shaken,
+        result = negotiation => result,
         reason = permit.conn.wait_overdue() => {
-            debug!(?reason, "connection closed before it was encrypted");
+            debug!(?reason, "connection closed during TLS handshake");
             permit.record_close(reason);
             Err(HandshakeFailure::Slow)
         }
@@ -363,7 +363,7 @@ async fn serve_secured(
         }
         Ok(NegotiatedStream::Tls(stream)) => serve_http1(stream, permit, shared, stopped).await,
         Err(reason) => {
-            debug!(?reason, "handshake failed");
+            debug!(?reason, "TLS handshake failed");
             shared.self_metrics.count_handshake_failure(reason);
         }
     }
@@ -382,11 +382,11 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
     stopped: watch::Receiver<bool>,
 ) {
     let conn = &permit.conn;
-    let answer = service_fn(|request: hyper::Request<Incoming>| async {
+    let response = service_fn(|request: hyper::Request<Incoming>| async {
         conn.request_received();
-        let answer = shared.respond(request).await;
+        let response = shared.respond(request).await;
         conn.response_ready();
-        Ok::<_, Infallible>(answer.map(|body| Full::new(permit.track_unsent(body))))
+        Ok::<_, Infallible>(response.map(|body| Full::new(permit.track_unsent(body))))
     });
     let io = TokioIo::new(TimedIo::new(stream, Arc::clone(conn)));
     let connection = http1::Builder::new()
@@ -394,7 +394,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
         .max_buf_size(MAX_HEADER_BYTES)
         // `ConnState` has its own timeouts, which distinguish idle from slow.
         .header_read_timeout(None)
-        .serve_connection(io, answer);
+        .serve_connection(io, response);
     let shut_down = |connection: Pin<&mut http1::Connection<_, _>>| connection.graceful_shutdown();
     serve_connection(connection, shut_down, permit, stopped).await;
 }
@@ -405,20 +405,20 @@ async fn serve_http2<S: AsyncRead + AsyncWrite + Unpin>(
     shared: &Arc<ServerState>,
     stopped: watch::Receiver<bool>,
 ) {
-    let (of_all, shared) = (Arc::clone(permit), Arc::clone(shared));
-    let answer = service_fn(move |request: hyper::Request<Incoming>| {
-        let slot = RequestSlot::open(&of_all.conn);
-        let (place, shared) = (Arc::clone(&of_all), Arc::clone(&shared));
+    let (conn_permit, shared) = (Arc::clone(permit), Arc::clone(shared));
+    let response = service_fn(move |request: hyper::Request<Incoming>| {
+        let slot = RequestSlot::open(&conn_permit.conn);
+        let (permit, shared) = (Arc::clone(&conn_permit), Arc::clone(&shared));
         async move {
-            let wants_body = request.method() != Method::HEAD;
-            let answer = shared
+            let include_body = request.method() != Method::HEAD;
+            let response = shared
                 .respond(request)
                 .await
-                .map(|body| place.track_unsent(body));
-            Ok::<_, Infallible>(ChunkedBody::response(answer, wants_body, slot))
+                .map(|body| permit.track_unsent(body));
+            Ok::<_, Infallible>(ChunkedBody::response(response, include_body, slot))
         }
     });
-    let connection = http2::builder().serve_connection(TokioIo::new(stream), answer);
+    let connection = http2::builder().serve_connection(TokioIo::new(stream), response);
     let shut_down = |connection: Pin<&mut hyper::server::conn::http2::Connection<_, _, _>>| {
         connection.graceful_shutdown();
     };

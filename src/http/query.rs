@@ -71,17 +71,18 @@ impl CollectorFilter {
                 None => "missing",
             };
             return Err(format!(
-                "Couldn't create filtered metrics handler: couldn't create collector: {state} collector: {name}"
+                "Couldn't create filtered metrics handler: couldn't create collector: {state} \
+                 collector: {name}"
             ));
         }
-        let is_wanted = |&(name, of): &(&str, Layer)| {
-            layer.is_none_or(|layer| layer == of)
+        let is_selected = |&(name, its_layer): &(&str, Layer)| {
+            layer.is_none_or(|layer| layer == its_layer)
                 && (collect.is_empty() || collect.contains(name))
                 && !exclude.contains(name)
         };
-        let wanted = self.enabled.iter().filter(|entry| is_wanted(entry));
+        let selected = self.enabled.iter().filter(|entry| is_selected(entry));
         Ok(ScrapeSelection {
-            collectors: wanted.map(|(name, _)| *name).collect(),
+            collectors: selected.map(|(name, _)| *name).collect(),
             family_names: names,
         })
     }
@@ -92,12 +93,12 @@ mod tests {
     use super::*;
 
     fn selected(query: &str) -> Result<Vec<&'static str>, String> {
-        let known = CollectorFilter::new(
+        let filter = CollectorFilter::new(
             ["cpu", "stat", "wifi"],
             [("cpu", Layer::Host), ("stat", Layer::Host)],
         );
-        let wanted = known.select(query, Some(Layer::Host))?;
-        Ok(wanted.collectors.into_iter().collect())
+        let selection = filter.select(query, Some(Layer::Host))?;
+        Ok(selection.collectors.into_iter().collect())
     }
 
     #[test]
@@ -140,9 +141,11 @@ mod tests {
 
     #[test]
     fn name_parameter_filters_families() {
-        let known = CollectorFilter::new([], []);
-        let wanted = known.select("name[]=node_load1&name[]=b", None).unwrap();
-        assert!(wanted.includes_family("node_load1") && !wanted.includes_family("node_load15"));
-        assert!(known.select("", None).unwrap().includes_family("anything"));
+        let filter = CollectorFilter::new([], []);
+        let selection = filter.select("name[]=node_load1&name[]=b", None).unwrap();
+        assert!(
+            selection.includes_family("node_load1") && !selection.includes_family("node_load15")
+        );
+        assert!(filter.select("", None).unwrap().includes_family("anything"));
     }
 }

@@ -69,13 +69,13 @@ pub(super) struct Service {
 impl Service {
     pub(super) async fn respond<B>(&self, request: Request<B>) -> HttpResponse {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            let mut answer = text_response(
+            let mut response = text_response(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "Only GET and HEAD are answered here.\n".to_owned(),
+                "Method not allowed: only GET and HEAD are supported.\n".to_owned(),
             );
             let allowed = HeaderValue::from_static("GET, HEAD");
-            answer.headers_mut().insert(ALLOW, allowed);
-            return answer;
+            response.headers_mut().insert(ALLOW, allowed);
+            return response;
         }
         let path = request.uri().path();
         let query = request.uri().query().unwrap_or_default();
@@ -111,31 +111,31 @@ impl Service {
     ) -> HttpResponse {
         let _in_flight = InFlightGuard::enter(&self.self_metrics.in_flight);
         let deadline = Instant::now() + scrape_timeout(headers);
-        let answer = match self.collector_filter.select(query, layer) {
+        let response = match self.collector_filter.select(query, layer) {
             Err(reason) => text_response(StatusCode::BAD_REQUEST, reason + "\n"),
-            Ok(wanted) => match self.acquire_permit(deadline).await {
+            Ok(selection) => match self.acquire_permit(deadline).await {
                 Err(reason) => text_response(StatusCode::SERVICE_UNAVAILABLE, reason + "\n"),
-                Ok(_turn) => self.scrape(wanted, deadline, headers).await,
+                Ok(_permit) => self.scrape(selection, deadline, headers).await,
             },
         };
-        self.self_metrics.count_response(answer.status().as_u16());
-        answer
+        self.self_metrics.count_response(response.status().as_u16());
+        response
     }
 
     /// Responds with JSON. These requests have a limit of their own, so that pages that poll often
     /// do not displace the scraper.
     async fn respond_api(&self, path: &str, query: &str, headers: &HeaderMap) -> HttpResponse {
         let in_flight = InFlightGuard::enter(&self.api_in_flight);
-        let answered = match self.rejection_reason(&in_flight) {
+        let api_response = match self.rejection_reason(&in_flight) {
             Some(reason) => api::ApiResponse::error(503, &reason),
             None => self.api.respond(path, query, scrape_timeout(headers)).await,
         };
-        let mut answer = self
-            .encode_response(answered.status, answered.json, headers)
+        let mut response = self
+            .encode_response(api_response.status, api_response.json, headers)
             .await;
-        set_header(&mut answer, CONTENT_TYPE, "application/json");
-        set_header(&mut answer, CACHE_CONTROL, "no-store");
-        answer
+        set_header(&mut response, CONTENT_TYPE, "application/json");
+        set_header(&mut response, CACHE_CONTROL, "no-store");
+        response
     }
 
     /// Responds with a page, within the limit of the JSON API.
@@ -146,24 +146,24 @@ impl Service {
             None => self.web_ui.respond(path, query).await,
         };
         let Some(page) = page else {
-            return text_response(StatusCode::NOT_FOUND, "There is nothing here.\n".to_owned());
+            return text_response(StatusCode::NOT_FOUND, "404 page not found\n".to_owned());
         };
-        let mut answer = self.encode_response(page.status, page.body, headers).await;
-        set_header(&mut answer, CONTENT_TYPE, page.content_type);
+        let mut response = self.encode_response(page.status, page.body, headers).await;
+        set_header(&mut response, CONTENT_TYPE, page.content_type);
         set_header(
-            &mut answer,
+            &mut response,
             CONTENT_SECURITY_POLICY,
             page.content_security_policy,
         );
-        set_header(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
-        set_header(&mut answer, REFERRER_POLICY, "no-referrer");
-        let kept = if page.is_immutable {
+        set_header(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
+        set_header(&mut response, REFERRER_POLICY, "no-referrer");
+        let cache_control = if page.is_immutable {
             "public, max-age=31536000, immutable"
         } else {
             "no-store"
         };
-        set_header(&mut answer, CACHE_CONTROL, kept);
-        answer
+        set_header(&mut response, CACHE_CONTROL, cache_control);
+        response
     }
 
     /// Builds a response, compressed if the client accepts it and the size is worth it.
@@ -173,9 +173,9 @@ impl Service {
         body: Vec<u8>,
         headers: &HeaderMap,
     ) -> HttpResponse {
-        let pack = gzip::accepted_by(header(headers, &ACCEPT_ENCODING))
+        let compress = gzip::accepted_by(header(headers, &ACCEPT_ENCODING))
             && gzip::is_worth_compressing(body.len());
-        let body = if pack {
+        let body = if compress {
             let packed = self.workers.call(move || try_compress(body)).await;
             packed.unwrap_or_default()
         } else {
@@ -184,14 +184,14 @@ impl Service {
                 is_compressed: false,
             }
         };
-        let mut answer = Response::new(body.bytes);
+        let mut response = Response::new(body.bytes);
         let status = StatusCode::from_u16(status);
-        *answer.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        set_header(&mut answer, VARY, "Accept-Encoding");
+        *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        set_header(&mut response, VARY, "Accept-Encoding");
         if body.is_compressed {
-            set_header(&mut answer, CONTENT_ENCODING, "gzip");
+            set_header(&mut response, CONTENT_ENCODING, "gzip");
         }
-        answer
+        response
     }
 
     /// Waits for a permit if there are too many requests, for at most half of the remaining time.
@@ -203,9 +203,9 @@ impl Service {
         let Some(limit) = self.max_requests else {
             return Ok(None);
         };
-        let patience = deadline.saturating_duration_since(Instant::now()) / 2;
-        match time::timeout(patience, self.scrape_permits.acquire()).await {
-            Ok(Ok(turn)) => Ok(Some(turn)),
+        let max_wait = deadline.saturating_duration_since(Instant::now()) / 2;
+        match time::timeout(max_wait, self.scrape_permits.acquire()).await {
+            Ok(Ok(permit)) => Ok(Some(permit)),
             _ => Err(limit_reached_message(limit)),
         }
     }
@@ -223,7 +223,7 @@ impl Service {
         headers: &HeaderMap,
     ) -> HttpResponse {
         let format = Format::from_accept(header(headers, &ACCEPT));
-        let pack = gzip::accepted_by(header(headers, &ACCEPT_ENCODING));
+        let compress = gzip::accepted_by(header(headers, &ACCEPT_ENCODING));
         let scraped = self
             .scraper
             .scrape(
@@ -235,22 +235,22 @@ impl Service {
             .self_metrics
             .families(self.workers.threads(), self.self_metrics_disabled);
 
-        // On a worker, because encoding a large page would delay other requests.
-        let exporter = Arc::clone(&self.self_metrics);
-        let write = move || encode(scraped, own, &selection, format, pack, &exporter);
+        // On a worker, because encoding a large exposition would delay other requests.
+        let self_metrics = Arc::clone(&self.self_metrics);
+        let write = move || encode(scraped, own, &selection, format, compress, &self_metrics);
         let Some(Some(body)) = self.workers.call(write).await else {
             self.self_metrics.count_encode_error();
-            error!("cannot write the metrics down");
-            let reason = "The metrics could not be written down.\n";
+            error!("cannot encode metrics");
+            let reason = "Cannot encode metrics.\n";
             return text_response(StatusCode::INTERNAL_SERVER_ERROR, reason.to_owned());
         };
-        let mut answer = Response::new(body.bytes);
-        set_header(&mut answer, CONTENT_TYPE, format.content_type());
-        set_header(&mut answer, VARY, "Accept, Accept-Encoding");
+        let mut response = Response::new(body.bytes);
+        set_header(&mut response, CONTENT_TYPE, format.content_type());
+        set_header(&mut response, VARY, "Accept, Accept-Encoding");
         if body.is_compressed {
-            set_header(&mut answer, CONTENT_ENCODING, "gzip");
+            set_header(&mut response, CONTENT_ENCODING, "gzip");
         }
-        answer
+        response
     }
 }
 
@@ -259,28 +259,28 @@ pub(super) fn rejection(reason: RejectReason) -> HttpResponse {
     let (status, message) = match reason {
         RejectReason::RateLimit => (
             StatusCode::TOO_MANY_REQUESTS,
-            "Too many requests: the limit of the web config (rate_limit) is reached, try again later.\n",
+            "Too many requests: rate_limit of the web config exceeded, try again later.\n",
         ),
         RejectReason::NoPassword => (
             StatusCode::UNAUTHORIZED,
-            "Unauthorized: a name and a password are needed.\n",
+            "Unauthorized: user name and password required.\n",
         ),
         RejectReason::WrongPassword => (
             StatusCode::UNAUTHORIZED,
-            "Unauthorized: this is nobody's name and password.\n",
+            "Unauthorized: wrong user name or password.\n",
         ),
         RejectReason::Busy => (
             StatusCode::SERVICE_UNAVAILABLE,
-            "Too many passwords are being checked, try again later.\n",
+            "Too many pending password checks, try again later.\n",
         ),
     };
-    let mut answer = text_response(status, message.to_owned());
-    set_header(&mut answer, X_CONTENT_TYPE_OPTIONS, "nosniff");
+    let mut response = text_response(status, message.to_owned());
+    set_header(&mut response, X_CONTENT_TYPE_OPTIONS, "nosniff");
     match status {
-        StatusCode::UNAUTHORIZED => set_header(&mut answer, WWW_AUTHENTICATE, "Basic"),
-        _ => set_header(&mut answer, RETRY_AFTER, "1"),
+        StatusCode::UNAUTHORIZED => set_header(&mut response, WWW_AUTHENTICATE, "Basic"),
+        _ => set_header(&mut response, RETRY_AFTER, "1"),
     }
-    answer
+    response
 }
 
 fn limit_reached_message(limit: NonZeroUsize) -> String {
@@ -312,26 +312,30 @@ fn encode(
     own: Families,
     selection: &ScrapeSelection,
     format: Format,
-    pack: bool,
+    compress: bool,
     self_metrics: &SelfMetrics,
 ) -> Option<EncodedBody> {
     let started = Instant::now();
     let mut families = scraped.into_families();
     families.push(Arc::new(own));
-    let page = Arc::new(Exposition::new(families, |name| {
+    let exposition = Arc::new(Exposition::new(families, |name| {
         selection.includes_family(name)
     }));
-    let text = page.encode(format).ok()?;
-    let (len, series, clashes) = (text.len(), page.series_count(), page.conflicts());
-    // The page is encoded now; free it before compressing.
-    drop(page);
-    let is_packed = pack && gzip::is_worth_compressing(len);
+    let text = exposition.encode(format).ok()?;
+    let (len, series, conflicts) = (
+        text.len(),
+        exposition.series_count(),
+        exposition.conflicts(),
+    );
+    // Freed before compressing.
+    drop(exposition);
+    let is_packed = compress && gzip::is_worth_compressing(len);
     let bytes: Bytes = if is_packed {
         gzip::compress(text.as_bytes()).ok()?.into()
     } else {
         text.into()
     };
-    self_metrics.count_exposition(series, len, bytes.len(), clashes, started.elapsed());
+    self_metrics.count_exposition(series, len, bytes.len(), conflicts, started.elapsed());
     self_metrics.trim_memory();
     Some(EncodedBody {
         bytes,
@@ -347,12 +351,9 @@ struct InFlightGuard<'a> {
 }
 
 impl<'a> InFlightGuard<'a> {
-    fn enter(all: &'a AtomicUsize) -> Self {
-        let count = all.fetch_add(1, Ordering::Relaxed) + 1;
-        Self {
-            counter: all,
-            count,
-        }
+    fn enter(counter: &'a AtomicUsize) -> Self {
+        let count = counter.fetch_add(1, Ordering::Relaxed) + 1;
+        Self { counter, count }
     }
 }
 
@@ -365,11 +366,11 @@ impl Drop for InFlightGuard<'_> {
 /// Time limit for collecting, so that the response reaches the scraper before its timeout.
 pub(super) fn scrape_timeout(headers: &HeaderMap) -> Duration {
     let timeout = HeaderName::from_static("x-prometheus-scrape-timeout-seconds");
-    let given = header(headers, &timeout)
+    let requested = header(headers, &timeout)
         .and_then(|seconds| seconds.parse().ok())
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .filter(|timeout| !timeout.is_zero());
-    given.map_or(DEFAULT_TIMEOUT, |timeout| {
+    requested.map_or(DEFAULT_TIMEOUT, |timeout| {
         let timeout = timeout.min(MAX_TIMEOUT);
         timeout.saturating_sub(TIMEOUT_MARGIN.min(timeout / 4))
     })
@@ -379,16 +380,16 @@ fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-fn set_header(answer: &mut HttpResponse, name: HeaderName, value: &'static str) {
+fn set_header(response: &mut HttpResponse, name: HeaderName, value: &'static str) {
     let value = HeaderValue::from_static(value);
-    answer.headers_mut().insert(name, value);
+    response.headers_mut().insert(name, value);
 }
 
 fn text_response(status: StatusCode, body: String) -> HttpResponse {
-    let mut answer = Response::new(Bytes::from(body));
-    *answer.status_mut() = status;
-    set_header(&mut answer, CONTENT_TYPE, "text/plain; charset=utf-8");
-    answer
+    let mut response = Response::new(Bytes::from(body));
+    *response.status_mut() = status;
+    set_header(&mut response, CONTENT_TYPE, "text/plain; charset=utf-8");
+    response
 }
 
 #[cfg(test)]

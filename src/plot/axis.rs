@@ -6,8 +6,8 @@ use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 
 use super::PlotUnit;
 
-/// A plotters axis with given tick positions, because plotters supports neither times nor steps of
-/// 1024.
+/// A plotters axis with explicit tick positions, because plotters supports neither times nor steps
+/// of 1024.
 #[derive(Debug, Clone)]
 pub(super) struct Axis {
     range: Range<f64>,
@@ -15,11 +15,8 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    pub(super) fn new(range: Range<f64>, marks: Vec<f64>) -> Self {
-        Self {
-            range,
-            ticks: marks,
-        }
+    pub(super) fn new(range: Range<f64>, ticks: Vec<f64>) -> Self {
+        Self { range, ticks }
     }
 }
 
@@ -56,55 +53,55 @@ pub(super) struct AxisTicks {
     pub end: f64,
 }
 
-/// About `count` ticks from 0 to at least `most`, in round steps of the unit.
-pub(super) fn value_ticks(most: f64, unit: PlotUnit, count: usize) -> AxisTicks {
-    let most = if most.is_finite() && most > 0.0 {
-        most
+/// About `count` ticks from 0 to at least `max`, in round steps of the unit.
+pub(super) fn value_ticks(max: f64, unit: PlotUnit, count: usize) -> AxisTicks {
+    let max = if max.is_finite() && max > 0.0 {
+        max
     } else {
         1.0
     };
     let count = to_f64(count.max(1));
-    let step = round_step(most / count, unit);
-    let steps = (most / step).ceil().max(1.0);
-    let mut at = Vec::new();
+    let step = round_step(max / count, unit);
+    let steps = (max / step).ceil().max(1.0);
+    let mut positions = Vec::new();
     let mut number = 0.0;
     while number <= steps {
-        at.push(number * step);
+        positions.push(number * step);
         number += 1.0;
     }
     AxisTicks {
-        positions: at,
+        positions,
         end: steps * step,
     }
 }
 
-/// The smallest round step that is at least `least`.
-fn round_step(least: f64, unit: PlotUnit) -> f64 {
+/// The smallest round step that is at least `min`.
+fn round_step(min: f64, unit: PlotUnit) -> f64 {
     let mut scale = 1.0;
     if let Some(base) = unit.scale_base() {
-        while scale * base <= least {
+        while scale * base <= min {
             scale *= base;
         }
         if unit == PlotUnit::Bytes {
             // Powers of two, so that ticks are whole numbers of KiB, MiB and so on.
             let mut step = scale;
-            while step < least {
+            while step < min {
                 step *= 2.0;
             }
             return step;
         }
         // Fractions of a byte do not exist.
-        return round_decimal(least.max(1.0));
+        return round_decimal(min.max(1.0));
     }
-    round_decimal(least)
+    round_decimal(min)
 }
 
 /// 1, 2 or 5 times a power of ten.
-fn round_decimal(least: f64) -> f64 {
-    let power = 10_f64.powf(least.log10().floor());
+fn round_decimal(min: f64) -> f64 {
+    let power = 10_f64.powf(min.log10().floor());
     let rounded = [1.0, 2.0, 5.0, 10.0].map(|digit| digit * power);
-    let found = rounded.into_iter().find(|step| *step >= least * 0.999_999);
-    found.unwrap_or(power * 10.0)
+    let step = rounded.into_iter().find(|step| *step >= min * 0.999_999);
+    step.unwrap_or(power * 10.0)
 }
 
 /// Steps between times, in seconds.
@@ -116,17 +113,17 @@ const STEPS: [u32; 20] = [
 /// At most `count` times between `from` and `to`, in seconds since the Unix epoch, and the step
 /// between them.
 pub(super) fn time_ticks(from: f64, to: f64, count: usize) -> (Vec<f64>, f64) {
-    let least = (to - from) / to_f64(count.max(1));
+    let min = (to - from) / to_f64(count.max(1));
     let steps = STEPS.iter().map(|step| f64::from(*step));
-    let step = steps.into_iter().find(|step| *step >= least);
-    let step = step.unwrap_or_else(|| (least / 604_800.0).ceil() * 604_800.0);
-    let mut at = Vec::new();
+    let step = steps.into_iter().find(|step| *step >= min);
+    let step = step.unwrap_or_else(|| (min / 604_800.0).ceil() * 604_800.0);
+    let mut positions = Vec::new();
     let mut time = (from / step).ceil() * step;
-    while time <= to && at.len() < 100 {
-        at.push(time);
+    while time <= to && positions.len() < 100 {
+        positions.push(time);
         time += step;
     }
-    (at, step)
+    (positions, step)
 }
 
 /// Time of day in UTC, or the date for steps of whole days.
@@ -151,12 +148,12 @@ pub(super) fn format_time(time: f64, step: f64) -> String {
 /// Month and day of a day number since the Unix epoch, by Howard Hinnant's
 /// [days_from_civil](https://howardhinnant.github.io/date_algorithms.html).
 fn month_and_day(day: i64) -> (i64, i64) {
-    let of_era = (day + 719_468).rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * month + 2) / 5 + 1;
-    (if month < 10 { month + 3 } else { month - 9 }, of_month)
+    let day_of_era = (day + 719_468).rem_euclid(146_097);
+    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
+    (if month < 10 { month + 3 } else { month - 9 }, day_of_month)
 }
 
 /// Converts a small number.
@@ -170,7 +167,7 @@ mod tests {
 
     #[test]
     fn value_steps_are_round_in_unit() {
-        for (most, unit, step, end) in [
+        for (max, unit, step, end) in [
             (100.0, PlotUnit::Percent, 20.0, 100.0),
             (101.0, PlotUnit::Percent, 50.0, 150.0),
             (0.3, PlotUnit::Percent, 0.1, 0.3),
@@ -181,13 +178,13 @@ mod tests {
             (7e6, PlotUnit::BytesPerSecond, 2e6, 8e6),
             (1.0, PlotUnit::BytesPerSecond, 1.0, 1.0),
         ] {
-            let marks = value_ticks(most, unit, 5);
+            let ticks = value_ticks(max, unit, 5);
             assert!(
-                (marks.positions[1] - step).abs() < step / 1e6,
-                "{most}: {marks:?}"
+                (ticks.positions[1] - step).abs() < step / 1e6,
+                "{max}: {ticks:?}"
             );
-            assert!((marks.end - end).abs() < step / 1e6, "{most}: {marks:?}");
-            assert!(marks.positions[0].abs() < f64::EPSILON);
+            assert!((ticks.end - end).abs() < step / 1e6, "{max}: {ticks:?}");
+            assert!(ticks.positions[0].abs() < f64::EPSILON);
         }
     }
 

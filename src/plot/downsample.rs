@@ -15,28 +15,28 @@ pub(super) fn segments(
     gap: f64,
 ) -> Vec<Vec<TimedValue>> {
     let width = ((to - from) / f64::from(columns.max(1))).max(f64::MIN_POSITIVE);
-    let mut done: Vec<Vec<TimedValue>> = Vec::new();
+    let mut segments: Vec<Vec<TimedValue>> = Vec::new();
     let mut current = Segment::default();
-    let mut broken = false;
+    let mut has_gap = false;
     for (at, value) in points {
         let at = at.as_secs_f64();
         if at < from || at > to {
             continue;
         }
         let Some(value) = value.filter(|value| value.is_finite()) else {
-            broken = true;
+            has_gap = true;
             continue;
         };
         let column = ((at - from) / width).floor();
-        broken |= current.last().is_some_and(|(last, _)| at - last > gap);
-        if broken && current.column.is_some_and(|it| it < column) {
-            done.extend(current.finish());
+        has_gap |= current.last().is_some_and(|(last, _)| at - last > gap);
+        if has_gap && current.column.is_some_and(|it| it < column) {
+            segments.extend(current.finish());
         }
-        broken = false;
+        has_gap = false;
         current.add(column, (at, value));
     }
-    done.extend(current.finish());
-    done
+    segments.extend(current.finish());
+    segments
 }
 
 #[derive(Default)]
@@ -74,9 +74,9 @@ impl Segment {
         if self.column.take().is_none() {
             return;
         }
-        let mut kept = [self.first, self.min, self.max, self.last];
-        kept.sort_by(|one, other| one.0.total_cmp(&other.0));
-        for point in kept {
+        let mut points = [self.first, self.min, self.max, self.last];
+        points.sort_by(|one, other| one.0.total_cmp(&other.0));
+        for point in points {
             if self.points.last() != Some(&point) {
                 self.points.push(point);
             }
@@ -94,9 +94,9 @@ impl Segment {
 mod tests {
     use super::*;
 
-    fn points(of: &[(u64, Option<f64>)]) -> Vec<(Duration, Option<f64>)> {
+    fn points(values: &[(u64, Option<f64>)]) -> Vec<(Duration, Option<f64>)> {
         let seconds = |(at, value): &(u64, _)| (Duration::from_secs(*at), *value);
-        of.iter().map(seconds).collect()
+        values.iter().map(seconds).collect()
     }
 
     #[test]
@@ -105,20 +105,20 @@ mod tests {
         let mut many = points(&many);
         many[54_321].1 = Some(9.0);
         many[54_322].1 = Some(-9.0);
-        let thin = segments(&many, (0.0, 100_000.0), 100, 2.0);
-        assert_eq!(thin.len(), 1);
-        assert!(thin[0].len() <= 400, "{}", thin[0].len());
-        assert!(thin[0].contains(&(54_321.0, 9.0)));
-        assert!(thin[0].contains(&(54_322.0, -9.0)));
-        assert!(thin[0].is_sorted_by(|one, other| one.0 < other.0));
+        let sampled = segments(&many, (0.0, 100_000.0), 100, 2.0);
+        assert_eq!(sampled.len(), 1);
+        assert!(sampled[0].len() <= 400, "{}", sampled[0].len());
+        assert!(sampled[0].contains(&(54_321.0, 9.0)));
+        assert!(sampled[0].contains(&(54_322.0, -9.0)));
+        assert!(sampled[0].is_sorted_by(|one, other| one.0 < other.0));
     }
 
     #[test]
     fn missing_values_leave_gaps() {
         let some = Some(1.0);
-        let of = points(&[(0, some), (5, some), (10, None), (15, some), (40, some)]);
+        let line = points(&[(0, some), (5, some), (10, None), (15, some), (40, some)]);
         let lengths = |columns| -> Vec<usize> {
-            let all = segments(&of, (0.0, 50.0), columns, 12.0);
+            let all = segments(&line, (0.0, 50.0), columns, 12.0);
             all.iter().map(Vec::len).collect()
         };
         assert_eq!(lengths(50), [2, 1, 1]);
@@ -128,9 +128,9 @@ mod tests {
 
     #[test]
     fn drops_non_finite_and_out_of_range_points() {
-        let of = points(&[(5, Some(1.0)), (15, Some(f64::NAN)), (25, Some(2.0))]);
-        let seen = segments(&of, (10.0, 30.0), 20, 100.0);
-        assert_eq!(seen, [[(25.0, 2.0)]]);
+        let line = points(&[(5, Some(1.0)), (15, Some(f64::NAN)), (25, Some(2.0))]);
+        let segments_found = segments(&line, (10.0, 30.0), 20, 100.0);
+        assert_eq!(segments_found, [[(25.0, 2.0)]]);
         assert!(segments(&[], (0.0, 1.0), 0, 1.0).is_empty());
     }
 }

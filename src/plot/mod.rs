@@ -64,7 +64,7 @@ pub struct Plot<'a> {
 pub struct PlotLine<'a> {
     /// Name in the legend.
     pub name: &'a str,
-    /// Values since the Unix epoch, oldest first.
+    /// Values with their time since the Unix epoch, oldest first.
     pub points: Vec<(Duration, Option<f64>)>,
 }
 
@@ -159,12 +159,12 @@ impl Plot<'_> {
             Theme::Dark => &DARK,
             Theme::Light | Theme::Auto => &LIGHT,
         };
-        let mut drawn = String::new();
-        self.draw(&mut drawn, palette).map_err(plot_error)?;
+        let mut rendered = String::new();
+        self.draw(&mut rendered, palette).map_err(plot_error)?;
         // Replaces the opening tag by plotters, which has no text alternative.
-        let (_, body) = drawn
+        let (_, body) = rendered
             .split_once('>')
-            .ok_or_else(|| plot_error("is not a picture"))?;
+            .ok_or_else(|| plot_error("invalid SVG"))?;
         let PlotSize(width, height) = self.size;
         let title = escape_xml(&sanitize_text(self.title, MAX_TITLE_CHARS));
         let mut svg = format!(
@@ -182,18 +182,18 @@ impl Plot<'_> {
 
     /// Text alternative: the lines' values in words.
     fn description(&self) -> String {
-        let of = self.lines.iter().map(|line| {
+        let descriptions = self.lines.iter().map(|line| {
             let values: Vec<f64> = self.visible_values(line).collect();
             let name = sanitize_text(line.name, MAX_TITLE_CHARS);
             let Some(latest) = values.last() else {
                 return format!("{name}: {}.", self.empty_reason(line));
             };
-            let most = values.iter().copied().fold(f64::MIN, f64::max);
-            let least = values.iter().copied().fold(f64::MAX, f64::min);
-            let [latest, least, most] = [*latest, least, most].map(|it| self.unit.format(it));
-            format!("{name}: last {latest}, from {least} to {most}.")
+            let max = values.iter().copied().fold(f64::MIN, f64::max);
+            let min = values.iter().copied().fold(f64::MAX, f64::min);
+            let [latest, min, max] = [*latest, min, max].map(|it| self.unit.format(it));
+            format!("{name}: last {latest}, from {min} to {max}.")
         });
-        of.collect::<Vec<_>>().join(" ")
+        descriptions.collect::<Vec<_>>().join(" ")
     }
 
     /// Known values of a line within the plot's time range.
@@ -212,8 +212,8 @@ impl Plot<'_> {
     /// Why a line has no values.
     fn empty_reason(&self, line: &PlotLine<'_>) -> &'static str {
         match self.samples_in_range(line).next() {
-            Some(_) => "not known in this time",
-            None => "no samples in this time",
+            Some(_) => "no known values in this time range",
+            None => "no samples in this time range",
         }
     }
 
@@ -222,9 +222,9 @@ impl Plot<'_> {
         let (from, to) = (self.from.as_secs_f64(), self.to.as_secs_f64());
         // The time range must not be empty.
         let to = to.max(from + 1.0);
-        let most = self.lines.iter().flat_map(|line| self.visible_values(line));
-        let most = most.fold(0.0_f64, f64::max);
-        let values = axis::value_ticks(most, self.unit, (height / 44) as usize);
+        let max = self.lines.iter().flat_map(|line| self.visible_values(line));
+        let max = max.fold(0.0_f64, f64::max);
+        let values = axis::value_ticks(max, self.unit, (height / 44) as usize);
         let (times, step) = axis::time_ticks(from, to, (width / 90) as usize);
 
         let root = SVGBackend::with_string(into, self.dimensions()).into_drawing_area();
@@ -259,13 +259,13 @@ impl Plot<'_> {
         let gap = self.gap.as_secs_f64();
         for (line, colour) in self.lines.iter().zip(palette.lines) {
             let style = colour.stroke_width(2);
-            for stretch in downsample::segments(&line.points, (from, to), width, gap) {
-                if let [alone] = stretch.as_slice() {
+            for segment in downsample::segments(&line.points, (from, to), width, gap) {
+                if let [alone] = segment.as_slice() {
                     let dot = Circle::new(*alone, 2, colour.filled());
                     chart.draw_series([dot]).map_err(error_text)?;
                 } else {
                     chart
-                        .draw_series([PathElement::new(stretch, style)])
+                        .draw_series([PathElement::new(segment, style)])
                         .map_err(error_text)?;
                 }
             }
@@ -343,15 +343,15 @@ fn dark_mode_css() -> String {
 }
 
 /// Replaces control characters and truncates the text.
-fn sanitize_text(text: &str, longest: usize) -> String {
+fn sanitize_text(text: &str, max_chars: usize) -> String {
     let is_text = |c: char| {
         // Characters that XML forbids, and those that change the text direction.
-        let turns = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        !(c.is_control() || turns || matches!(c, '\u{fffe}' | '\u{ffff}'))
+        let is_bidi = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        !(c.is_control() || is_bidi || matches!(c, '\u{fffe}' | '\u{ffff}'))
     };
     let mut chars = text.chars();
-    let shown = chars.by_ref().take(longest);
-    let mut plain: String = shown
+    let taken = chars.by_ref().take(max_chars);
+    let mut plain: String = taken
         .map(|c| if is_text(c) { c } else { '\u{fffd}' })
         .collect();
     if chars.next().is_some() {
@@ -421,9 +421,9 @@ mod tests {
         let svg = plot("web: CPU", "CPU", &points).svg().unwrap();
         assert_eq!(texts(&svg, "title"), ["web: CPU"]);
         assert_eq!(texts(&svg, "desc"), ["CPU: last 25 %, from 10 % to 50 %."]);
-        let written = texts(&svg, "text");
+        let labels = texts(&svg, "text");
         for text in ["web: CPU", "CPU", "UTC", "01:00:10", "0 %", "50 %"] {
-            assert!(written.iter().any(|it| it == text), "{text}: {written:?}");
+            assert!(labels.iter().any(|it| it == text), "{text}: {labels:?}");
         }
         assert!(svg.contains("role=\"img\""));
     }
@@ -450,11 +450,14 @@ mod tests {
     #[test]
     fn empty_plot_states_reason() {
         let svg = plot("t", "n", &[(0, None)]).svg().unwrap();
-        assert_eq!(texts(&svg, "desc"), ["n: not known in this time."]);
-        assert!(svg.contains(">\nnot known in this time\n</text>"));
+        assert_eq!(
+            texts(&svg, "desc"),
+            ["n: no known values in this time range."]
+        );
+        assert!(svg.contains(">\nno known values in this time range\n</text>"));
         let svg = plot("t", "n", &[]).svg().unwrap();
-        assert_eq!(texts(&svg, "desc"), ["n: no samples in this time."]);
-        assert!(svg.contains(">\nno samples in this time\n</text>"));
+        assert_eq!(texts(&svg, "desc"), ["n: no samples in this time range."]);
+        assert!(svg.contains(">\nno samples in this time range\n</text>"));
     }
 
     #[test]
@@ -462,8 +465,8 @@ mod tests {
         let hostile = "</title><script>alert(1)</script>\u{1}\u{202e}\"'&amp;";
         let svg = plot(hostile, hostile, &[(0, Some(1.0))]).svg().unwrap();
         assert!(!svg.contains("<script"));
-        let shown = hostile.replace(['\u{1}', '\u{202e}'], "\u{fffd}");
-        assert_eq!(texts(&svg, "title"), [shown]);
+        let sanitized = hostile.replace(['\u{1}', '\u{202e}'], "\u{fffd}");
+        assert_eq!(texts(&svg, "title"), [sanitized]);
         let long = "x".repeat(10_000);
         let svg = plot(&long, &long, &[]).svg().unwrap();
         assert!(svg.len() < 20_000, "{}", svg.len());

@@ -10,26 +10,26 @@ pub fn sparkline(values: &[Option<f64>], slots: u32, (width, height): (f64, f64)
     let last = values.len().min(slots as usize);
     let values = values.iter().skip(values.len() - last);
     let known = values.clone().flatten().filter(|value| value.is_finite());
-    let most = known.fold(0.0_f64, |most, value| most.max(*value));
-    let scale = if most > 0.0 { height / most } else { 0.0 };
+    let max = known.fold(0.0_f64, |max, value| max.max(*value));
+    let scale = if max > 0.0 { height / max } else { 0.0 };
     let step = width / f64::from(slots.saturating_sub(1).max(1));
     let mut path = String::new();
-    let mut is_on = false;
+    let mut is_drawing = false;
     for (left, value) in (0..last).rev().zip(values) {
         let Some(value) = value.filter(|value| value.is_finite()) else {
-            is_on = false;
+            is_drawing = false;
             continue;
         };
         let left = u32::try_from(left).map_or(0.0, f64::from);
         let (x, y) = (width - left * step, height - value.max(0.0) * scale);
-        let order = if is_on { 'L' } else { 'M' };
+        let command = if is_drawing { 'L' } else { 'M' };
         // Writing to a String cannot fail.
-        write!(path, "{order}{x:.1} {y:.1}").ok();
-        if !is_on {
+        write!(path, "{command}{x:.1} {y:.1}").ok();
+        if !is_drawing {
             // Makes an isolated point visible.
             path.push_str("h.1");
         }
-        is_on = true;
+        is_drawing = true;
     }
     path
 }
@@ -43,7 +43,7 @@ mod tests {
         let values = [Some(1.0), Some(4.0), None, Some(2.0)];
         let path = sparkline(&values, 5, (40.0, 16.0));
         assert_eq!(path, "M10.0 12.0h.1L20.0 0.0M40.0 8.0h.1");
-        // Of too many values, the newest are kept.
+        // If there are too many values, the newest are drawn.
         assert_eq!(sparkline(&values, 2, (40.0, 16.0)), "M40.0 0.0h.1");
     }
 

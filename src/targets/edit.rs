@@ -1,22 +1,22 @@
-//! What adding, removing and replacing targets makes of the groups of a file.
+//! In-memory edits of a file's target groups: add, remove and sync.
 
 use std::{collections::HashSet, fmt};
 
 use super::target_group::{TargetGroup, TargetLabels, escape_control, validate};
 
-/// The groups of a file while they are changed.
+/// The groups of a file while they are edited, and the changes so far.
 pub(super) struct Edit {
     pub(super) groups: Vec<EditedGroup>,
     pub(super) changes: Vec<Change>,
 }
 
-/// A group, and which one of the file it was.
+/// A group, and its index in the file.
 pub(super) struct EditedGroup {
     pub(super) original_index: Option<usize>,
     pub(super) group: TargetGroup,
 }
 
-/// What became of a target.
+/// A target that was added or removed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Change {
     is_added: bool,
@@ -25,7 +25,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    /// In a line, for people.
+    /// Describes the change on one line.
     pub(super) fn describe(&self, is_done: bool) -> String {
         let verb = match (is_done, self.is_added) {
             (true, true) => "added",
@@ -58,8 +58,8 @@ impl Edit {
         }
     }
 
-    /// Adds a target to the group with exactly these labels, unless it is there. With other
-    /// labels it is moved, if that is wanted.
+    /// Adds a target to the group with exactly these labels, unless it is already there. A target
+    /// with other labels is moved if `replaces`, otherwise an error.
     pub(super) fn add(
         &mut self,
         address: &str,
@@ -67,18 +67,18 @@ impl Edit {
         replaces: bool,
     ) -> Result<(), String> {
         validate(address, labels)?;
-        let has = |it: &&EditedGroup| it.group.targets.iter().any(|target| target == address);
-        let mut with_it = self.groups.iter().filter(has);
-        if with_it.any(|it| it.group.labels.have_same_labels(labels)) {
+        let contains = |it: &&EditedGroup| it.group.targets.iter().any(|target| target == address);
+        let mut containing = self.groups.iter().filter(contains);
+        if containing.any(|it| it.group.labels.have_same_labels(labels)) {
             if replaces {
                 self.remove(|group, it| it == address && !group.labels.have_same_labels(labels));
             }
             return Ok(());
         }
-        if let Some(other) = self.groups.iter().find(has) {
+        if let Some(other) = self.groups.iter().find(contains) {
             if !replaces {
                 return Err(format!(
-                    "{} is there already, with other labels, {}: --replace gives it these",
+                    "{} already exists with other labels {}: use --replace to change its labels",
                     escape_control(address),
                     other.group.labels
                 ));
@@ -106,50 +106,50 @@ impl Edit {
         Ok(())
     }
 
-    /// Removes all targets that are meant, and groups that have none left.
-    pub(super) fn remove(&mut self, is_meant: impl Fn(&TargetGroup, &str) -> bool) {
+    /// Removes all matching targets, and groups that become empty.
+    pub(super) fn remove(&mut self, matches: impl Fn(&TargetGroup, &str) -> bool) {
         let changes = &mut self.changes;
         self.groups.retain_mut(|edited| {
             let group = &mut edited.group;
-            let meant: Vec<_> = group.targets.iter().map(|it| is_meant(group, it)).collect();
-            if !meant.contains(&true) {
+            let selected: Vec<_> = group.targets.iter().map(|it| matches(group, it)).collect();
+            if !selected.contains(&true) {
                 return true;
             }
-            let mut meant = meant.into_iter();
+            let mut selected = selected.into_iter();
             group.targets.retain(|address| {
-                let goes = meant.next().unwrap_or_default();
-                if goes {
+                let is_match = selected.next().unwrap_or_default();
+                if is_match {
                     changes.push(Change {
                         is_added: false,
                         address: address.clone(),
                         labels: group.labels.clone(),
                     });
                 }
-                !goes
+                !is_match
             });
             !group.targets.is_empty()
         });
     }
 
-    /// Makes the targets of the groups that have all of these labels exactly the wanted ones. New
-    /// ones get just these labels.
+    /// Sets the targets of all groups that have these labels to exactly `targets`. New targets get
+    /// only these labels.
     pub(super) fn sync(
         &mut self,
-        wanted: &[String],
+        targets: &[String],
         labels: &TargetLabels,
         replaces: bool,
     ) -> Result<(), String> {
-        // What is there keeps its other labels.
+        // Existing targets keep their other labels.
         let groups = self.groups.iter();
-        let own = groups.filter(|it| it.group.labels.match_all(labels));
-        let there = own.flat_map(|it| it.group.targets.iter().cloned());
-        let there: HashSet<String> = there.collect();
-        // Before others are removed, so that their group stays for these.
-        for address in wanted.iter().filter(|it| !there.contains(*it)) {
+        let matching = groups.filter(|it| it.group.labels.match_all(labels));
+        let existing = matching.flat_map(|it| it.group.targets.iter().cloned());
+        let existing: HashSet<String> = existing.collect();
+        // Added before others are removed, so that an emptied group is reused.
+        for address in targets.iter().filter(|it| !existing.contains(*it)) {
             self.add(address, labels, replaces)?;
         }
-        let wanted: HashSet<&str> = wanted.iter().map(String::as_str).collect();
-        self.remove(|group, it| group.labels.match_all(labels) && !wanted.contains(it));
+        let targets: HashSet<&str> = targets.iter().map(String::as_str).collect();
+        self.remove(|group, it| group.labels.match_all(labels) && !targets.contains(it));
         Ok(())
     }
 }
@@ -182,7 +182,7 @@ mod tests {
         edit.groups.iter().map(|it| it.group.clone()).collect()
     }
 
-    fn described(edit: &Edit) -> Vec<String> {
+    fn descriptions(edit: &Edit) -> Vec<String> {
         edit.changes.iter().map(Change::to_string).collect()
     }
 
@@ -200,7 +200,7 @@ mod tests {
         assert_eq!(result(&edit), expected);
         assert_eq!(edit.groups[2].original_index, None);
         assert_eq!(
-            described(&edit),
+            descriptions(&edit),
             [
                 "added c:1 {s=\"2\", p=\"1\"}",
                 "added d:1 {}",
@@ -217,9 +217,9 @@ mod tests {
         assert_eq!(result(&edit), before);
         assert!(edit.changes.is_empty());
         let error = edit.add("a:1", &labels("p=2"), false).unwrap_err();
-        let said_it =
-            "a:1 is there already, with other labels, {p=\"1\"}: --replace gives it these";
-        assert_eq!(error, said_it);
+        let expected = "a:1 already exists with other labels {p=\"1\"}: use --replace to change \
+                        its labels";
+        assert_eq!(error, expected);
         assert_eq!(result(&edit), before);
         edit.add("a:1", &labels("p=2"), true).unwrap();
         assert_eq!(result(&edit), parse_groups(&["b:1 | p=1", "a:1 | p=2"]));
@@ -230,7 +230,7 @@ mod tests {
         let mut edit = Edit::new(&parse_groups(&["a:1 | p=1", "a:1 b:1 | p=2"]));
         edit.add("a:1", &labels("p=1"), true).unwrap();
         assert_eq!(result(&edit), parse_groups(&["a:1 | p=1", "b:1 | p=2"]));
-        assert_eq!(described(&edit), ["removed a:1 {p=\"2\"}"]);
+        assert_eq!(descriptions(&edit), ["removed a:1 {p=\"2\"}"]);
     }
 
     #[test]
@@ -249,14 +249,14 @@ mod tests {
         let expected = parse_groups(&["b:1 | p=1 s=1", "d:1 | p=1", "a:1 z:1 | p=2"]);
         assert_eq!(result(&edit), expected);
         assert_eq!(
-            described(&edit),
+            descriptions(&edit),
             [
                 "added d:1 {p=\"1\"}",
                 "removed a:1 {p=\"1\", s=\"1\"}",
                 "removed c:1 {p=\"1\"}"
             ]
         );
-        // What another has is not taken from it without a word.
+        // A target of another group is not moved without `replaces`.
         assert!(edit.sync(&words("z:1"), &labels("p=1"), false).is_err());
         edit.sync(&words("z:1"), &labels("p=1"), true).unwrap();
         assert_eq!(result(&edit), parse_groups(&["z:1 | p=1", "a:1 | p=2"]));
@@ -274,8 +274,8 @@ mod tests {
         let mut edit = Edit::new(&[]);
         assert!(edit.add("http://a", &labels(""), false).is_err());
         assert!(edit.add("a", &labels("__scheme__=ftp"), false).is_err());
-        let wrong = labels("__scrape_interval__=5");
-        assert!(edit.sync(&words("a:1"), &wrong, false).is_err());
+        let invalid = labels("__scrape_interval__=5");
+        assert!(edit.sync(&words("a:1"), &invalid, false).is_err());
         assert!(edit.groups.is_empty());
     }
 }

@@ -1,10 +1,10 @@
-//! A file of targets on disk: read within a bound, replaced whole or not at all.
+//! A target file on disk: reads are bounded, writes are atomic.
 //!
-//! Whoever changes it holds a lock on a file beside it, `.NAME.lock`, which stays: the file itself
-//! is another one after each change. New text goes to `.NAME.tmp`, which Prometheus does not look
-//! at, is written out, and takes the old one's name; so there is at every moment one whole file of
-//! that name, even after a crash. Mode and owner stay; access control lists, extended attributes
-//! and hard links do not.
+//! A writer locks the file `.NAME.lock` in the same directory, which is never removed: the target
+//! file itself is a new inode after each change. New content is written to `.NAME.tmp`, which
+//! Prometheus does not read, synced, and renamed over the old file, so a complete file exists at
+//! every moment, even after a crash. Mode and owner are preserved; access control lists, extended
+//! attributes and hard links are not.
 
 use std::{
     ffi::OsStr,
@@ -16,14 +16,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Far more than the targets of one Prometheus.
+/// Maximum file size, far above the targets of one Prometheus.
 const MAX_SIZE: u64 = 16 << 20;
-/// The mode of a file that was not there.
+/// Mode of a new file.
 const DEFAULT_MODE: u32 = 0o644;
-/// How long to wait between two looks at a lock.
+/// Interval between two attempts to lock.
 const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Where a file is, links followed.
+/// Path of a target file with symbolic links resolved.
 #[derive(Debug)]
 pub(super) struct TargetFile {
     path: PathBuf,
@@ -31,11 +31,11 @@ pub(super) struct TargetFile {
     name: String,
 }
 
-/// A lock that lasts as long as this.
+/// Lock held until dropped.
 #[derive(Debug)]
 pub(super) struct FileLock(#[expect(dead_code, reason = "held")] File);
 
-/// What was in a file.
+/// Text and metadata of a file.
 #[derive(Debug)]
 pub(super) struct FileContents {
     pub(super) text: String,
@@ -43,17 +43,17 @@ pub(super) struct FileContents {
 }
 
 impl TargetFile {
-    /// Finds the file, or where it would be.
+    /// Resolves the path of a file, which need not exist.
     pub(super) fn resolve(path: &Path) -> Result<Self, String> {
         let real = match fs::canonicalize(path) {
             Ok(real) => real,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if path.is_symlink() {
-                    return Err(path_error(path, "is a link to what does not exist"));
+                    return Err(path_error(path, "is a dangling symbolic link"));
                 }
                 let name = path
                     .file_name()
-                    .ok_or_else(|| path_error(path, "has no name"))?;
+                    .ok_or_else(|| path_error(path, "has no file name"))?;
                 let dir = path.parent().filter(|dir| *dir != OsStr::new(""));
                 let dir = dir.unwrap_or(Path::new("."));
                 let real = fs::canonicalize(dir).map_err(|error| path_error(dir, error))?;
@@ -61,9 +61,8 @@ impl TargetFile {
             }
             Err(error) => return Err(path_error(path, error)),
         };
-        let place = real.parent().zip(real.file_name().and_then(OsStr::to_str));
-        let (dir, name) =
-            place.ok_or_else(|| path_error(&real, "is not a name of a file in UTF-8"))?;
+        let parts = real.parent().zip(real.file_name().and_then(OsStr::to_str));
+        let (dir, name) = parts.ok_or_else(|| path_error(&real, "is not a UTF-8 file name"))?;
         Ok(Self {
             dir: dir.to_owned(),
             name: name.to_owned(),
@@ -71,9 +70,9 @@ impl TargetFile {
         })
     }
 
-    /// What is in the file, if there is one.
+    /// Reads the file. Returns `None` if it does not exist.
     pub(super) fn read(&self) -> Result<Option<FileContents>, String> {
-        // What is no file, such as a pipe, must not hold us up.
+        // A special file, such as a pipe, must not block.
         let mut options = OpenOptions::new();
         options.read(true).custom_flags(libc::O_NONBLOCK);
         let file = match options.open(&self.path) {
@@ -85,22 +84,23 @@ impl TargetFile {
             .metadata()
             .map_err(|error| path_error(&self.path, error))?;
         if !metadata.is_file() {
-            return Err(path_error(&self.path, "is not a file"));
+            return Err(path_error(&self.path, "is not a regular file"));
         }
         let text = read_bounded(file).map_err(|error| path_error(&self.path, error))?;
         Ok(Some(FileContents { text, metadata }))
     }
 
-    /// Waits until no one else changes the file.
+    /// Acquires the lock, waiting at most this long.
     pub(super) fn lock(&self, wait: Duration) -> Result<FileLock, String> {
         let path = self.dir.join(format!(".{}.lock", self.name));
         let started = Instant::now();
         loop {
             let mut file = open_lock(&path).map_err(|error| path_error(&path, error))?;
             match file.try_lock() {
-                // Somebody may have removed it in between, and another made a new one.
+                // The lock file may have been deleted and recreated since it was opened.
                 Ok(()) if is_same_inode(&file, &path) => {
-                    // For whoever waits. It may be a file that we may only read.
+                    // Shown to waiting processes. Fails if the lock file is read-only for this
+                    // user.
                     let host = rustix::system::uname();
                     let host = host.nodename().to_string_lossy();
                     let holder = format!("process {} on {host}\n", std::process::id());
@@ -113,8 +113,8 @@ impl TargetFile {
             }
             if started.elapsed() >= wait {
                 return Err(format!(
-                    "process {} waited {wait:?} for {}, which is being changed by {}: try again, \
-                     or with a longer --wait",
+                    "timed out: process {} waited {wait:?} for {}, locked by {}: retry, or use a \
+                     longer --wait",
                     std::process::id(),
                     self.path.display(),
                     lock_holder(&mut file)
@@ -124,37 +124,37 @@ impl TargetFile {
         }
     }
 
-    /// Puts a text in the file's place. To be done under the lock only.
+    /// Replaces the content of the file. The caller holds the lock.
     pub(super) fn replace(&self, old: Option<&FileContents>, text: &str) -> Result<(), String> {
         if text.len() as u64 > MAX_SIZE {
             return Err(path_error(&self.path, too_large()));
         }
         let new = self.dir.join(format!(".{}.tmp", self.name));
-        // One that is there was left by somebody who was killed: the lock is ours.
+        // An existing one is left over from a killed process, since we hold the lock.
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(path_error(&new, error));
             }
             _ => {}
         }
-        let done = self.write(&new, old, text);
-        if done.is_err() {
+        let result = self.write(&new, old, text);
+        if result.is_err() {
             fs::remove_file(&new).ok();
         }
-        done
+        result
     }
 
     fn write(&self, new: &Path, old: Option<&FileContents>, text: &str) -> Result<(), String> {
-        let of_new = |error: io::Error| path_error(new, error);
+        let new_error = |error: io::Error| path_error(new, error);
         let mut options = OpenOptions::new();
-        // For nobody else until it has the mode it should have.
+        // Private until the final mode is set.
         options.write(true).create_new(true).mode(0o600);
-        let mut file = options.open(new).map_err(of_new)?;
-        file.write_all(text.as_bytes()).map_err(of_new)?;
+        let mut file = options.open(new).map_err(new_error)?;
+        file.write_all(text.as_bytes()).map_err(new_error)?;
         let mut mode = DEFAULT_MODE;
         if let Some(FileContents { metadata: old, .. }) = old {
             mode = old.mode() & 0o7777;
-            let own = file.metadata().map_err(of_new)?;
+            let own = file.metadata().map_err(new_error)?;
             let uid = Some(old.uid()).filter(|uid| *uid != own.uid());
             let gid = Some(old.gid()).filter(|gid| *gid != own.gid());
             if uid.or(gid).is_some() {
@@ -163,33 +163,30 @@ impl TargetFile {
                     path_error(
                         &self.path,
                         format_args!(
-                            "its owner {uid}:{gid} cannot be kept, {error}: run as this user or \
-                             as root"
+                            "cannot preserve owner {uid}:{gid}, {error}: run as this user or as \
+                             root"
                         ),
                     )
                 })?;
             }
         }
-        // After the owner, whose change takes bits of the mode away.
+        // After chown, which clears mode bits.
         let permissions = Permissions::from_mode(mode);
-        file.set_permissions(permissions).map_err(of_new)?;
-        file.sync_all().map_err(of_new)?;
+        file.set_permissions(permissions).map_err(new_error)?;
+        file.sync_all().map_err(new_error)?;
         fs::rename(new, &self.path).map_err(|error| {
             let advice = match error.kind() {
-                io::ErrorKind::ResourceBusy => ": mount its directory instead of the file",
+                io::ErrorKind::ResourceBusy => ": mount the directory instead of the file",
                 _ => "",
             };
-            path_error(
-                &self.path,
-                format_args!("cannot be replaced, {error}{advice}"),
-            )
+            path_error(&self.path, format_args!("cannot replace, {error}{advice}"))
         })?;
         let dir = File::open(&self.dir).and_then(|dir| dir.sync_all());
         dir.map_err(|error| path_error(&self.dir, error))
     }
 }
 
-/// Reads text, and no more than is sensible.
+/// Reads text of at most [`MAX_SIZE`] bytes.
 pub(super) fn read_bounded(from: impl Read) -> Result<String, String> {
     let mut bytes = Vec::new();
     let read = from.take(MAX_SIZE + 1).read_to_end(&mut bytes);
@@ -204,31 +201,32 @@ fn too_large() -> String {
     format!("is larger than {} MiB", MAX_SIZE >> 20)
 }
 
-/// Opens the file that is locked, for reading only if we may no more.
+/// Opens the lock file, read-only if this user cannot write it.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options
         .read(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
-    let mut ours = options.clone();
-    ours.write(true).create(true).mode(DEFAULT_MODE);
-    match ours.open(path) {
+    let mut writable = options.clone();
+    writable.write(true).create(true).mode(DEFAULT_MODE);
+    match writable.open(path) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             options.open(path).map_err(|_| error)
         }
-        opened => opened,
+        result => result,
     }
 }
 
-/// Whether it still has this name.
+/// Whether the path still refers to this open file.
 fn is_same_inode(file: &File, path: &Path) -> bool {
-    let there = file
+    let metadata = file
         .metadata()
         .and_then(|own| Ok((own, fs::symlink_metadata(path)?)));
-    there.is_ok_and(|(own, there)| (own.dev(), own.ino()) == (there.dev(), there.ino()))
+    metadata.is_ok_and(|(own, current)| (own.dev(), own.ino()) == (current.dev(), current.ino()))
 }
 
-/// Who says to hold a lock. That may be the last one, if the new one is about to say so.
+/// The lock holder recorded in the lock file. It may be the previous one if the new holder has not
+/// written yet.
 fn lock_holder(file: &mut File) -> String {
     let mut holder = Vec::new();
     let read = file
@@ -236,7 +234,7 @@ fn lock_holder(file: &mut File) -> String {
         .and_then(|()| file.take(128).read_to_end(&mut holder));
     let holder = String::from_utf8_lossy(&holder);
     match holder.lines().next() {
-        Some(said) if read.is_ok() => said.chars().filter(|c| !c.is_control()).collect(),
+        Some(line) if read.is_ok() => line.chars().filter(|c| !c.is_control()).collect(),
         _ => "another process".to_owned(),
     }
 }
@@ -244,8 +242,8 @@ fn lock_holder(file: &mut File) -> String {
 fn path_error(path: &Path, what: impl std::fmt::Display) -> String {
     let path = path.display().to_string();
     match what.to_string() {
-        said if said.starts_with("is ") || said.starts_with("has ") => format!("{path} {said}"),
-        said => format!("{path}: {said}"),
+        text if text.starts_with("is ") || text.starts_with("has ") => format!("{path} {text}"),
+        text => format!("{path}: {text}"),
     }
 }
 
@@ -253,7 +251,7 @@ fn path_error(path: &Path, what: impl std::fmt::Display) -> String {
 mod tests {
     use super::*;
 
-    /// A file of its own for a test.
+    /// A test's own directory.
     struct TestDir(PathBuf);
 
     impl TestDir {
@@ -282,13 +280,13 @@ mod tests {
     #[test]
     fn rejects_non_text_files() {
         let dir = TestDir::new("refused");
-        let place = dir.target_file();
-        assert!(place.read().unwrap().is_none());
+        let target_file = dir.target_file();
+        assert!(target_file.read().unwrap().is_none());
         fs::write(dir.file(), b"\"\xff\"").unwrap();
-        assert!(place.read().unwrap_err().ends_with("is not UTF-8"));
+        assert!(target_file.read().unwrap_err().ends_with("is not UTF-8"));
         let file = File::create(dir.file()).unwrap();
         file.set_len(MAX_SIZE + 1).unwrap();
-        let error = place.read().unwrap_err();
+        let error = target_file.read().unwrap_err();
         assert!(
             error.ends_with("targets.json is larger than 16 MiB"),
             "{error}"
@@ -302,54 +300,59 @@ mod tests {
             0,
         )
         .unwrap();
-        assert!(place.read().unwrap_err().ends_with("is not a file"));
+        assert!(
+            target_file
+                .read()
+                .unwrap_err()
+                .ends_with("is not a regular file")
+        );
     }
 
     #[test]
     fn stale_temp_and_lock_files_are_ignored() {
-        let dir = TestDir::new("left");
-        let place = dir.target_file();
-        let left = dir.0.join(".targets.json.tmp");
-        std::os::unix::fs::symlink(dir.0.join("elsewhere"), &left).unwrap();
-        place.replace(None, "[]").unwrap();
-        assert_eq!(place.read().unwrap().unwrap().text, "[]");
-        assert!(!left.is_symlink());
+        let dir = TestDir::new("stale");
+        let target_file = dir.target_file();
+        let stale = dir.0.join(".targets.json.tmp");
+        std::os::unix::fs::symlink(dir.0.join("elsewhere"), &stale).unwrap();
+        target_file.replace(None, "[]").unwrap();
+        assert_eq!(target_file.read().unwrap().unwrap().text, "[]");
+        assert!(!stale.is_symlink());
         assert!(!dir.0.join("elsewhere").exists());
     }
 
     #[test]
     fn failed_write_leaves_no_temp_file() {
         let dir = TestDir::new("clean");
-        // It cannot take the place of a directory.
+        // A directory cannot be replaced by a file.
         fs::create_dir(dir.file()).unwrap();
-        let place = dir.target_file();
-        let error = place.replace(None, "[]").unwrap_err();
-        assert!(error.contains("cannot be replaced"), "{error}");
+        let target_file = dir.target_file();
+        let error = target_file.replace(None, "[]").unwrap_err();
+        assert!(error.contains("cannot replace"), "{error}");
         assert!(!dir.0.join(".targets.json.tmp").exists());
         let huge = " ".repeat(usize::try_from(MAX_SIZE).unwrap() + 1);
-        assert!(place.replace(None, &huge).is_err());
+        assert!(target_file.replace(None, &huge).is_err());
     }
 
     #[test]
     fn lock_timeout_names_holder() {
         let dir = TestDir::new("lock");
-        let place = dir.target_file();
-        let lock = place.lock(Duration::ZERO).unwrap();
-        let error = place.lock(Duration::ZERO).unwrap_err();
-        let own = format!("being changed by process {} on ", std::process::id());
+        let target_file = dir.target_file();
+        let lock = target_file.lock(Duration::ZERO).unwrap();
+        let error = target_file.lock(Duration::ZERO).unwrap_err();
+        let own = format!("locked by process {} on ", std::process::id());
         assert!(error.contains(&own), "{error}");
         drop(lock);
-        place.lock(Duration::ZERO).unwrap();
+        target_file.lock(Duration::ZERO).unwrap();
     }
 
     #[test]
     fn deleted_lock_file_is_not_a_lock() {
         let dir = TestDir::new("relock");
-        let place = dir.target_file();
+        let target_file = dir.target_file();
         let path = dir.0.join(".targets.json.lock");
         let removed = open_lock(&path).unwrap();
         fs::remove_file(&path).unwrap();
-        let _new = place.lock(Duration::ZERO).unwrap();
+        let _new = target_file.lock(Duration::ZERO).unwrap();
         assert!(!is_same_inode(&removed, &path));
     }
 }

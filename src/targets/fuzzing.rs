@@ -1,4 +1,4 @@
-//! Fuzz target for targets files: see [`crate::fuzzing`].
+//! Fuzz target for target files, see [`crate::fuzzing`].
 
 use super::{
     document::Format,
@@ -6,8 +6,7 @@ use super::{
     target_group::{TargetLabel, TargetLabels, escape_control},
 };
 
-/// Parses a file in one of the formats, adds a target and removes it again; returns the number of
-/// targets in the file.
+/// Parses a file, adds a target and removes it again; returns the number of targets in the file.
 pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let format = if is_json { Format::Json } else { Format::Yaml };
     let Ok(text) = String::from_utf8(bytes.to_vec()) else {
@@ -41,22 +40,22 @@ pub(crate) fn file(bytes: &[u8], is_json: bool) -> usize {
     let mut edit = Edit::new(&document.groups);
     assert!(edit.add(address, &labels, false).is_ok());
     let Ok(written) = document.write(&edit.groups) else {
-        // Rejected with an error; nothing was changed.
+        // The error is reported and the file is not changed.
         return before.len();
     };
-    // The targets are now those of before and the new one, in any order.
+    // It now has the old targets and the new one, in any order.
     let read = format.read(written.text);
-    assert!(read.is_ok(), "the written file cannot be parsed: {read:?}");
+    assert!(read.is_ok(), "cannot read the written file: {read:?}");
     let Ok(document) = read else {
         return before.len();
     };
     let mut after = targets(&document);
     let added = after.iter().position(|(target, _)| target == address);
     let added = added.map(|at| after.remove(at));
-    let is_there = added.is_some_and(|(_, added)| added.have_same_labels(&labels));
-    assert!(is_there, "the added target is missing");
+    let is_added = added.is_some_and(|(_, added)| added.have_same_labels(&labels));
+    assert!(is_added, "the added target is missing");
     assert!(after == before, "other targets changed");
-    // Remove it again: groups without targets are removed, too.
+    // Removed again: empty groups are removed, too.
     let mut edit = Edit::new(&document.groups);
     edit.remove(|_, target| target == address);
     if let Ok(written) = document.write(&edit.groups) {

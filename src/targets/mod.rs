@@ -1,7 +1,7 @@
-//! Targets in a file that Prometheus reads (`file_sd_configs`): who is to be scraped.
+//! `strata_exporter targets`: edits scrape targets in files for Prometheus's `file_sd_configs`.
 //!
-//! `strata_exporter targets add|remove|list|sync` changes such a file for machines that come and
-//! go. All or nothing is changed, and nothing is written where nothing changes.
+//! The subcommands `add`, `remove`, `list` and `sync` maintain such a file for machines that come
+//! and go. An edit is atomic, and an unchanged file is not written.
 
 mod document;
 mod edit;
@@ -27,14 +27,14 @@ use file::TargetFile;
 use target_group::{TargetGroup, TargetLabel, TargetLabels, escape_control};
 
 const AFTER_HELP: &str = "\
-Labels that Prometheus attaches to what it scrapes are given as --label NAME=VALUE. Names that
-begin with __ are for Prometheus itself: __scheme__, __metrics_path__, __param_NAME,
-__scrape_interval__ and __scrape_timeout__ change how a target is scraped.
+--label NAME=VALUE sets a label that Prometheus attaches to the target's series. Names that begin
+with __ configure Prometheus: __scheme__, __metrics_path__, __param_NAME, __scrape_interval__ and
+__scrape_timeout__ change how a target is scraped.
 
-The exit code is 0 if the file is as wanted, whether it was changed or not; 1 if that could not
-be done; 2 for a wrong command line.";
+The exit code is 0 if the file is in the requested state, whether it was changed or not; 1 on
+failure; 2 for an invalid command line.";
 
-/// Edit the scrape targets in a file of Prometheus's (`file_sd_configs`).
+/// Edit the scrape targets in a Prometheus target file (`file_sd_configs`).
 #[derive(Debug, Args)]
 #[command(
     after_help = AFTER_HELP,
@@ -54,37 +54,37 @@ enum Action {
     Remove(RemoveArgs),
     /// Print the targets.
     List(ListArgs),
-    /// Make the targets with these labels exactly those given.
+    /// Replace the targets with these labels by the listed ones.
     ///
-    /// Other groups of the file stay as they are. Targets that are there keep their other labels,
-    /// new ones get just these. Without --label, it is about the whole file.
+    /// Other groups of the file are not changed. Existing targets keep their other labels, new ones
+    /// get only these labels. Without --label, the whole file is replaced.
     Sync(SyncArgs),
 }
 
 #[derive(Debug, Args)]
 struct AddArgs {
-    /// The file, whose name ends in .json, .yml or .yaml; made if it is not there.
+    /// Target file, named *.json, *.yml or *.yaml; created if missing.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// A label of the targets; can be repeated.
+    /// Label of the targets; can be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<TargetLabel>,
-    /// Take targets that are there with other labels out of their groups.
+    /// Move existing targets with other labels out of their groups.
     #[arg(long)]
     replace: bool,
     #[command(flatten)]
     write_options: WriteOptions,
-    /// Whom to scrape: HOST:PORT, without http:// and path.
+    /// Addresses to scrape: HOST:PORT, without http:// and path.
     #[arg(value_name = "TARGET", required = true)]
     targets: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct RemoveArgs {
-    /// The file, whose name ends in .json, .yml or .yaml.
+    /// Target file, named *.json, *.yml or *.yaml.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// Only where this label has this value; can be repeated.
+    /// Only targets with this label and value; can be repeated.
     #[arg(
         long = "label",
         value_name = "NAME=VALUE",
@@ -93,65 +93,65 @@ struct RemoveArgs {
     labels: Vec<TargetLabel>,
     #[command(flatten)]
     write_options: WriteOptions,
-    /// Which ones, as they are written in the file; all with the labels, if none is given.
+    /// Addresses as written in the file [default: all targets with the labels].
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
 }
 
 #[derive(Debug, Args)]
 struct ListArgs {
-    /// The file, whose name ends in .json, .yml or .yaml.
+    /// Target file, named *.json, *.yml or *.yaml.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// Only where this label has this value; can be repeated.
+    /// Only targets with this label and value; can be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<TargetLabel>,
-    /// Print JSON, as Prometheus takes it from files and over HTTP.
+    /// Print JSON in Prometheus's format for target files and HTTP service discovery.
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, Args)]
 struct SyncArgs {
-    /// The file, whose name ends in .json, .yml or .yaml; made if it is not there.
+    /// Target file, named *.json, *.yml or *.yaml; created if missing.
     #[arg(long, value_name = "FILE")]
     file: PathBuf,
-    /// The label whose targets are given; can be repeated.
+    /// Label of the targets to replace; can be repeated.
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<TargetLabel>,
-    /// Read the targets from a file, one on each line; lines that begin with # are comments.
+    /// Read the targets from a file, one per line; lines that start with # are comments.
     #[arg(long, value_name = "LIST", conflicts_with = "targets")]
     from: Option<PathBuf>,
-    /// Take targets that are there with other labels out of their groups.
+    /// Move existing targets with other labels out of their groups.
     #[arg(long)]
     replace: bool,
-    /// If no targets are given, remove all with these labels instead of saying so.
+    /// Accept an empty list of targets, which removes all targets with these labels.
     #[arg(long)]
     allow_empty: bool,
     #[command(flatten)]
     write_options: WriteOptions,
-    /// Whom to scrape; if none is given, read like a LIST from standard input.
+    /// Addresses to scrape [default: read in the format of LIST from standard input].
     #[arg(value_name = "TARGET")]
     targets: Vec<String>,
 }
 
-/// How a file is changed.
+/// Options of subcommands that write.
 #[derive(Debug, Args)]
 struct WriteOptions {
-    /// Say what would be changed, and change nothing.
+    /// Print the changes without writing them.
     #[arg(long)]
     dry_run: bool,
-    /// How long to wait while another changes the file.
+    /// How long to wait for another process that locks the file.
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration::parse)]
     wait: Duration,
 }
 
-/// What was done.
+/// Output of the subcommand.
 #[derive(Debug, Default)]
 pub struct TargetsOutput {
     /// For standard output.
     pub text: String,
-    /// What whoever did it should know, for standard error.
+    /// A warning, for standard error.
     pub note: Option<String>,
 }
 
@@ -178,17 +178,20 @@ pub fn run(flags: Flags) -> Result<TargetsOutput, String> {
         }
         Action::Sync(sync) => {
             let labels = TargetLabels::from_args(&sync.labels)?;
-            let wanted = targets_to_sync(&sync)?;
+            let targets = targets_to_sync(&sync)?;
             edit_file(&sync.file, &sync.write_options, |edit| {
-                edit.sync(&wanted, &labels, sync.replace)
+                edit.sync(&targets, &labels, sync.replace)
             })
         }
         Action::List(list) => {
             let labels = TargetLabels::from_args(&list.labels)?;
-            let place = TargetFile::resolve(&list.file)?;
+            let target_file = TargetFile::resolve(&list.file)?;
             let format = Format::of(&list.file)?;
-            let Some(contents) = place.read()? else {
-                return Err(format!("{} does not exist", list.file.display()));
+            let Some(contents) = target_file.read()? else {
+                return Err(format!(
+                    "{}: no such file or directory",
+                    list.file.display()
+                ));
             };
             let mut groups = parse_document(format, &list.file, contents.text)?.groups;
             groups.retain(|group| group.labels.match_all(&labels));
@@ -202,17 +205,19 @@ pub fn run(flags: Flags) -> Result<TargetsOutput, String> {
     }
 }
 
-/// Reads, changes and writes a file while nobody else does.
+/// Reads, changes and writes a file while holding its lock.
 fn edit_file(
     path: &Path,
     options: &WriteOptions,
     apply: impl FnOnce(&mut Edit) -> Result<(), String>,
 ) -> Result<TargetsOutput, String> {
     let format = Format::of(path)?;
-    let place = TargetFile::resolve(path)?;
-    let is_done = !options.dry_run;
-    let lock = is_done.then(|| place.lock(options.wait)).transpose()?;
-    let old = place.read()?;
+    let target_file = TargetFile::resolve(path)?;
+    let is_written = !options.dry_run;
+    let lock = is_written
+        .then(|| target_file.lock(options.wait))
+        .transpose()?;
+    let old = target_file.read()?;
     let document = match &old {
         Some(contents) => parse_document(format, path, contents.text.clone())?,
         None => format.empty(),
@@ -224,9 +229,9 @@ fn edit_file(
         return Ok(TargetsOutput { text, note: None });
     }
     let lines = edit.changes.iter();
-    let mut done = TargetsOutput {
+    let mut output = TargetsOutput {
         text: lines
-            .map(|change| change.describe(is_done) + "\n")
+            .map(|change| change.describe(is_written) + "\n")
             .collect(),
         note: None,
     };
@@ -234,14 +239,14 @@ fn edit_file(
         .write(&edit.groups)
         .map_err(|error| with_path(path, &error))?;
     if written.lost_comments {
-        let verb = if is_done { "are" } else { "would be" };
-        done.note = Some(format!("comments in {} {verb} lost", path.display()));
+        let verb = if is_written { "are" } else { "would be" };
+        output.note = Some(format!("comments in {} {verb} lost", path.display()));
     }
-    if is_done {
-        place.replace(old.as_ref(), &written.text)?;
+    if is_written {
+        target_file.replace(old.as_ref(), &written.text)?;
     }
     drop(lock);
-    Ok(done)
+    Ok(output)
 }
 
 fn parse_document(format: Format, path: &Path, text: String) -> Result<Document, String> {
@@ -252,10 +257,10 @@ fn with_path(path: &Path, error: &str) -> String {
     format!("{}: {error}", path.display())
 }
 
-/// The targets that sync is given, each once.
+/// The targets for sync, without duplicates.
 fn targets_to_sync(sync: &SyncArgs) -> Result<Vec<String>, String> {
-    let mut wanted = sync.targets.clone();
-    if wanted.is_empty() {
+    let mut targets = sync.targets.clone();
+    if targets.is_empty() {
         let text = match &sync.from {
             Some(path) if path != Path::new("-") => {
                 let file = File::open(path).map_err(|error| with_path(path, &error.to_string()))?;
@@ -268,20 +273,20 @@ fn targets_to_sync(sync: &SyncArgs) -> Result<Vec<String>, String> {
         };
         let lines = text.lines().map(str::trim);
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-        wanted.extend(lines.map(str::to_owned));
+        targets.extend(lines.map(str::to_owned));
     }
     let mut seen = HashSet::new();
-    wanted.retain(|target| seen.insert(target.clone()));
-    if wanted.is_empty() && !sync.allow_empty {
+    targets.retain(|target| seen.insert(target.clone()));
+    if targets.is_empty() && !sync.allow_empty {
         return Err(
-            "no targets are given, which would remove all there are: --allow-empty if that is meant"
+            "no targets, which would remove all existing ones: use --allow-empty to confirm"
                 .to_owned(),
         );
     }
-    Ok(wanted)
+    Ok(targets)
 }
 
-/// A line for each target.
+/// One line per target.
 fn format_targets(group: &TargetGroup) -> String {
     let targets = group.targets.iter().map(|target| escape_control(target));
     targets

@@ -1,9 +1,9 @@
-//! Targets and their labels, and which of them Prometheus takes.
+//! Targets and their labels, validated as Prometheus does.
 //!
-//! What is right here is what Debian's Prometheus 2.42 takes; `tests/targets.rs` asks it. It
-//! takes every label that begins with `__`, too, of which it reads `__scheme__`,
-//! `__metrics_path__`, `__param_*`, `__scrape_interval__` and `__scrape_timeout__`, and drops all
-//! once it has relabeled. It sets `__address__` and `__meta_filepath` itself, whatever a file says.
+//! Valid is what Debian's Prometheus 2.42 accepts; `tests/it/targets.rs` compares with it. It also
+//! accepts every label that begins with `__`, of which it reads `__scheme__`, `__metrics_path__`, `__param_*`, `__scrape_interval__`
+//! and `__scrape_timeout__`, and drops all after relabeling. It sets `__address__` and
+//! `__meta_filepath` itself, regardless of the file.
 
 use std::{fmt, str::FromStr};
 
@@ -12,10 +12,10 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 
-/// More than anybody gives a target: each is looked for among the others.
+/// Maximum number of labels of a target, because lookups are linear.
 const MAX_LABELS: usize = 1_000;
 
-/// Targets that have the same labels.
+/// Targets with the same labels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TargetGroup {
@@ -41,21 +41,21 @@ pub(super) struct TargetLabel {
 }
 
 impl TargetLabels {
-    /// The value, which is empty where there is no such label: Prometheus knows no difference.
+    /// The value, empty for a missing label: Prometheus does not distinguish the two.
     fn value(&self, name: &str) -> &str {
         let mut named = self.0.iter().filter(|label| label.name == name);
         named.next().map_or("", |label| &label.value)
     }
 
-    /// Whether all of those are among these.
-    pub(super) fn match_all(&self, those: &TargetLabels) -> bool {
-        let mut those = those.0.iter();
-        those.all(|label| self.value(&label.name) == label.value)
+    /// Whether these labels include all of the others.
+    pub(super) fn match_all(&self, others: &TargetLabels) -> bool {
+        let mut others = others.0.iter();
+        others.all(|label| self.value(&label.name) == label.value)
     }
 
-    /// Whether they are the same, in whatever order.
-    pub(super) fn have_same_labels(&self, those: &TargetLabels) -> bool {
-        self.match_all(those) && those.match_all(self)
+    /// Whether both have the same labels, in any order.
+    pub(super) fn have_same_labels(&self, others: &TargetLabels) -> bool {
+        self.match_all(others) && others.match_all(self)
     }
 
     fn is_empty(&self) -> bool {
@@ -64,21 +64,21 @@ impl TargetLabels {
 
     fn set(&mut self, label: TargetLabel) {
         match self.0.iter_mut().find(|it| it.name == label.name) {
-            Some(known) => known.value = label.value,
+            Some(existing) => existing.value = label.value,
             None => self.0.push(label),
         }
     }
 
-    /// Labels of the command line, where none is given twice.
+    /// Converts labels of the command line, where duplicates are an error.
     pub(super) fn from_args(labels: &[TargetLabel]) -> Result<Self, String> {
-        let mut given = Self::default();
+        let mut unique = Self::default();
         for label in labels {
-            if given.0.iter().any(|it| it.name == label.name) {
-                return Err(format!("the label {:?} is given twice", label.name));
+            if unique.0.iter().any(|it| it.name == label.name) {
+                return Err(format!("duplicate label {:?}", label.name));
             }
-            given.0.push(label.clone());
+            unique.0.push(label.clone());
         }
-        Ok(given)
+        Ok(unique)
     }
 }
 
@@ -88,14 +88,14 @@ impl FromStr for TargetLabel {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text
             .split_once('=')
-            .ok_or("not a label such as service_id=web")?;
+            .ok_or("expected NAME=VALUE, such as service_id=web")?;
         validate_label_name(name)?;
         let (name, value) = (name.to_owned(), value.to_owned());
         Ok(Self { name, value })
     }
 }
 
-/// What the file has, for people: `{service_id="web"}`.
+/// Formats as `{service_id="web"}`.
 impl fmt::Display for TargetLabels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("{")?;
@@ -107,7 +107,7 @@ impl fmt::Display for TargetLabels {
     }
 }
 
-/// An address as people may see it: what would move the cursor of a terminal is escaped.
+/// Escapes control characters of an address for output on a terminal.
 pub(super) fn escape_control(address: &str) -> String {
     address.chars().flat_map(escape_char).collect()
 }
@@ -120,7 +120,7 @@ fn escape_char(c: char) -> Box<dyn Iterator<Item = char>> {
     }
 }
 
-/// Whether it is a name of a label, in the words of Prometheus.
+/// Validates a label name; errors have Prometheus's wording.
 fn validate_label_name(name: &str) -> Result<(), String> {
     let mut chars = name.chars();
     let first = chars.next();
@@ -133,27 +133,27 @@ fn validate_label_name(name: &str) -> Result<(), String> {
     }
 }
 
-/// Whether Prometheus would take a target with these labels, in its words.
+/// Validates a target as Prometheus does, with its error messages.
 pub(super) fn validate(address: &str, labels: &TargetLabels) -> Result<(), String> {
     if address.is_empty() {
         return Err("no address".to_owned());
     }
     if address.contains('/') {
-        let advice = "give it as HOST:PORT, without scheme and path";
+        let advice = "expected HOST:PORT, without scheme and path";
         return Err(format!("{address:?} is not a valid hostname: {advice}"));
     }
     let scheme = labels.value("__scheme__");
     if !matches!(scheme, "" | "http" | "https") && is_missing_port(address) {
         return Err(format!(
-            "{} has no port, and the scheme {scheme:?} none of its own",
+            "{} has no port, and scheme {scheme:?} has no default port",
             escape_control(address)
         ));
     }
-    let of = |what| {
+    let duration = |what| {
         let text = labels.value(&format!("__scrape_{what}__"));
-        parse_milliseconds(text).map_err(|wrong| format!("scrape {what} {wrong}: {text:?}"))
+        parse_milliseconds(text).map_err(|error| format!("scrape {what} {error}: {text:?}"))
     };
-    match (of("interval")?, of("timeout")?) {
+    match (duration("interval")?, duration("timeout")?) {
         (Some(interval), Some(timeout)) if timeout > interval => {
             Err("scrape timeout cannot be greater than scrape interval".to_owned())
         }
@@ -161,12 +161,13 @@ pub(super) fn validate(address: &str, labels: &TargetLabels) -> Result<(), Strin
     }
 }
 
-/// Whether Prometheus adds the port of the scheme: if an address is one only with it.
+/// Whether Prometheus appends the scheme's port, that is: whether the address is valid only with a
+/// port.
 fn is_missing_port(address: &str) -> bool {
     !is_host_port(address) && is_host_port(&format!("{address}:80"))
 }
 
-/// As Go splits addresses: names and numbers are not looked at.
+/// Go's `net.SplitHostPort`: host name and port number are not validated.
 fn is_host_port(address: &str) -> bool {
     let Some((host, port)) = address.rsplit_once(':') else {
         return false;
@@ -183,8 +184,7 @@ fn is_host_port(address: &str) -> bool {
     !host.contains(bracket) && !port.contains(bracket)
 }
 
-/// Milliseconds in a duration as Prometheus writes them, such as `1m30s`; none where it is left
-/// out.
+/// Parses a Prometheus duration, such as `1m30s`, to milliseconds; `None` if empty.
 fn parse_milliseconds(text: &str) -> Result<Option<u64>, &'static str> {
     const UNITS: [(&str, u64); 7] = [
         ("y", 365 * 86_400_000),
@@ -195,9 +195,9 @@ fn parse_milliseconds(text: &str) -> Result<Option<u64>, &'static str> {
         ("s", 1000),
         ("ms", 1),
     ];
-    /// 2^63 nanoseconds, as much as Go has room for.
+    /// 2^63 nanoseconds, the maximum of Go's `time.Duration`.
     const MAX_MILLISECONDS: u64 = i64::MAX as u64 / 1_000_000;
-    let wrong = "is not a valid duration";
+    let invalid = "is not a valid duration";
     let mut sum = Some(0_u64);
     let (mut rest, mut units) = (text, UNITS.iter());
     while !rest.is_empty() && rest != "0" {
@@ -205,9 +205,9 @@ fn parse_milliseconds(text: &str) -> Result<Option<u64>, &'static str> {
         let number = rest.strip_suffix(after).unwrap_or_default();
         let letters = after.trim_start_matches(|c: char| c.is_ascii_alphabetic());
         let unit = after.strip_suffix(letters).unwrap_or_default();
-        // Great ones stand before small ones.
+        // Units must be in descending order.
         let size = units.find(|(name, _)| *name == unit);
-        let (_, size) = size.filter(|_| !number.is_empty()).ok_or(wrong)?;
+        let (_, size) = size.filter(|_| !number.is_empty()).ok_or(invalid)?;
         let part = number
             .parse()
             .ok()
@@ -218,7 +218,7 @@ fn parse_milliseconds(text: &str) -> Result<Option<u64>, &'static str> {
     match (text, rest) {
         ("", _) => return Ok(None),
         ("0", _) | (_, "") => {}
-        _ => return Err(wrong),
+        _ => return Err(invalid),
     }
     match sum {
         Some(0) => Err("cannot be 0"),
@@ -247,7 +247,7 @@ impl<'de> Deserialize<'de> for TargetLabels {
                 let mut labels = TargetLabels::default();
                 while let Some((name, value)) = map.next_entry::<String, Option<String>>()? {
                     validate_label_name(&name).map_err(serde::de::Error::custom)?;
-                    // Twice the same name comes through in JSON only, where the last one counts.
+                    // Only JSON allows duplicate names; the last one counts.
                     let value = value.unwrap_or_default();
                     labels.set(TargetLabel { name, value });
                     if labels.0.len() > MAX_LABELS {
@@ -262,7 +262,7 @@ impl<'de> Deserialize<'de> for TargetLabels {
     }
 }
 
-/// A null among targets, which is an address of nothing for Prometheus, stays one.
+/// A null among targets stays an empty address, as in Prometheus.
 fn or_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     let targets = Option::<Vec<Option<String>>>::deserialize(from)?;
     let targets = targets.unwrap_or_default().into_iter();
@@ -294,17 +294,17 @@ mod tests {
                 "{address}"
             );
         }
-        for (address, said) in [
+        for (address, expected) in [
             ("", "no address"),
             (
                 "http://h:9100",
-                "\"http://h:9100\" is not a valid hostname: give it as HOST:PORT, without scheme \
+                "\"http://h:9100\" is not a valid hostname: expected HOST:PORT, without scheme \
                  and path",
             ),
         ] {
             assert_eq!(
                 validate(address, &TargetLabels::default()),
-                Err(said.to_owned())
+                Err(expected.to_owned())
             );
         }
     }
@@ -322,7 +322,7 @@ mod tests {
     #[test]
     fn number_of_labels_is_bounded() {
         let group = |number: usize| {
-            // The last one is there twice, which is no more.
+            // The last one is a duplicate, which does not count.
             let labels = (0..=number).map(|at| format!("\"a{}\": \"\"", at.min(number - 1)));
             let labels: Vec<_> = labels.collect();
             let text = format!("{{\"labels\": {{{}}}}}", labels.join(", "));
@@ -352,7 +352,7 @@ mod tests {
         assert_eq!(parse_milliseconds("1m0s"), Ok(Some(60_000)));
         assert_eq!(parse_milliseconds("1h30m5ms"), Ok(Some(5_400_005)));
         assert_eq!(parse_milliseconds("290y"), Ok(Some(290 * 365 * 86_400_000)));
-        for (text, wrong) in [
+        for (text, error) in [
             ("0", "cannot be 0"),
             ("0ms", "cannot be 0"),
             ("300y", "is out of range"),
@@ -364,17 +364,17 @@ mod tests {
             ("30m1h", "is not a valid duration"),
             ("1s1s", "is not a valid duration"),
         ] {
-            assert_eq!(parse_milliseconds(text), Err(wrong), "{text}");
+            assert_eq!(parse_milliseconds(text), Err(error), "{text}");
         }
     }
 
     #[test]
     fn control_characters_are_escaped() {
         assert_eq!(escape_control("h\u{1b}[2J:1"), "h\\u{1b}[2J:1");
-        let evil = TargetLabels(vec![TargetLabel {
+        let label = TargetLabels(vec![TargetLabel {
             name: "a".to_owned(),
             value: "\u{1b}\"".to_owned(),
         }]);
-        assert_eq!(evil.to_string(), r#"{a="\u{1b}\""}"#);
+        assert_eq!(label.to_string(), r#"{a="\u{1b}\""}"#);
     }
 }

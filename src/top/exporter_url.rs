@@ -1,25 +1,25 @@
-//! Whom to ask, as it is named on the command line.
+//! Exporter URL of the command line.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use hyper::Uri;
 use rustls::pki_types::ServerName;
 
-/// An exporter to be asked.
+/// An exporter to query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExporterUrl {
     pub(super) transport: HttpTransport,
-    /// As the header `Host` has it.
+    /// Value of the header `Host`.
     pub(super) host: String,
-    /// What stands before `/api`.
+    /// Path before `/api`.
     pub(super) base_path: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum HttpTransport {
-    /// A host and its port.
+    /// `HOST:PORT`.
     Http(String),
-    /// A host and its port, and the name that its certificate has to have.
+    /// `HOST:PORT`, and the name that the certificate has to be valid for.
     Https(String, ServerName<'static>),
     Unix(PathBuf),
 }
@@ -49,7 +49,7 @@ impl FromStr for ExporterUrl {
                 base_path: String::new(),
             });
         }
-        // As in --web.listen-address, there need be no more than a host.
+        // A host is enough, as in --web.listen-address.
         let (url, port) = match url.split_once("://") {
             Some(("http", _)) => (url.to_owned(), 80),
             Some(("https", _)) => (url.to_owned(), 443),
@@ -57,32 +57,32 @@ impl FromStr for ExporterUrl {
             None => (format!("http://{url}"), 9100),
         };
         let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
-        let authority = uri.authority().ok_or("a host is missing")?;
+        let authority = uri.authority().ok_or("missing host")?;
         if authority.as_str().contains('@') {
-            let message = "name and password belong into --http.config.file, as basic_auth";
+            let message = "user name and password are not supported in the URL, set basic_auth in \
+                           --http.config.file";
             return Err(message.to_owned());
         }
         if uri.query().is_some() {
-            return Err("expected no ?".to_owned());
+            return Err("unexpected query string".to_owned());
         }
         let host = authority.host();
         let port = match authority.port_u16() {
             Some(port) => port,
             None if authority.as_str() == host => port,
-            None => return Err("expected a port up to 65535".to_owned()),
+            None => return Err("invalid port".to_owned()),
         };
         let address = format!("{host}:{port}");
-        let way = if uri.scheme_str() == Some("https") {
+        let transport = if uri.scheme_str() == Some("https") {
             let name = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
             let name = name.unwrap_or(host).to_owned();
-            let name = ServerName::try_from(name)
-                .map_err(|_| "no certificate has such a name".to_owned())?;
+            let name = ServerName::try_from(name).map_err(|_| "invalid server name".to_owned())?;
             HttpTransport::Https(address, name)
         } else {
             HttpTransport::Http(address)
         };
         Ok(Self {
-            transport: way,
+            transport,
             host: authority.as_str().to_owned(),
             base_path: uri.path().trim_end_matches('/').to_owned(),
         })
@@ -141,19 +141,24 @@ mod tests {
                 "{url}"
             );
         }
-        let password = "name and password belong into --http.config.file, as basic_auth";
-        for (url, said) in [
+        let password = "user name and password are not supported in the URL, set basic_auth in \
+                        --http.config.file";
+        for (url, expected) in [
             ("https://me:secret@x", password),
             ("http://me@x", password),
             ("me:secret@x", password),
-            ("https://a..b", "no certificate has such a name"),
-            ("x:99999", "expected a port up to 65535"),
-            ("https://[::1]:", "expected a port up to 65535"),
+            ("https://a..b", "invalid server name"),
+            ("x:99999", "invalid port"),
+            ("https://[::1]:", "invalid port"),
             ("unix:s", "expected unix:///PATH"),
             ("ftp://x", "expected http://, https:// or unix:///PATH"),
-            ("x?y=1", "expected no ?"),
+            ("x?y=1", "unexpected query string"),
         ] {
-            assert_eq!(url.parse::<ExporterUrl>(), Err(said.to_owned()), "{url}");
+            assert_eq!(
+                url.parse::<ExporterUrl>(),
+                Err(expected.to_owned()),
+                "{url}"
+            );
         }
         assert!("".parse::<ExporterUrl>().is_err());
     }

@@ -1,4 +1,4 @@
-//! Fuzz targets for the client of `top`: see [`crate::fuzzing`].
+//! Fuzz targets for the client of `strata_exporter top`, see [`crate::fuzzing`].
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use tokio::{
 use super::{Client, TopApp, http_config, view};
 use std::path::Path;
 
-/// Limit for one run: the fake exporter sends its response at once and closes.
-const AT_MOST: Duration = Duration::from_secs(4);
+/// Time limit: the scripted exporter sends its whole response at once and closes.
+const MAX_DURATION: Duration = Duration::from_secs(4);
 
-/// Sends the input, a head and a body, as the response to every request; returns 1 if it is valid.
+/// Returns these bytes, head and body, to every request; returns 1 if they are a valid response.
 pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -22,84 +22,84 @@ pub(crate) fn answers(bytes: &[u8], socket: &Path) -> usize {
     else {
         return 0;
     };
-    let there = format!("unix://{}", socket.display()).parse();
-    let Ok(client) = there.and_then(|there| Client::new(there, None)) else {
+    let url = format!("unix://{}", socket.display()).parse();
+    let Ok(client) = url.and_then(|url| Client::new(url, None)) else {
         return 0;
     };
-    let said = runtime.block_on(async {
+    let result = runtime.block_on(async {
         let listener = UnixListener::bind(socket).ok()?;
-        let answer = bytes.to_vec();
+        let response = bytes.to_vec();
         let exporter = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, answer.clone()));
+                tokio::spawn(serve(stream, response.clone()));
             }
         });
-        let began = Instant::now();
-        let said = client.ask().await;
+        let start = Instant::now();
+        let result = client.ask().await;
         assert!(
-            began.elapsed() < AT_MOST,
-            "the request did not end before its timeout"
+            start.elapsed() < MAX_DURATION,
+            "the client waits for data that never arrives"
         );
         exporter.abort();
-        Some(said)
+        Some(result)
     });
-    let Some(said) = said else { return 0 };
-    let is_answer = said.is_ok();
-    match &said {
-        Ok(said) => {
-            let text = view::render_text(said);
+    let Some(result) = result else { return 0 };
+    let is_valid = result.is_ok();
+    match &result {
+        Ok(result) => {
+            let text = view::render_text(result);
             let is_safe = |c: char| c == '\n' || !c.is_control();
             assert!(
                 text.chars().all(is_safe),
-                "output contains control characters"
+                "control characters reach the terminal"
             );
         }
         Err(reason) => {
             assert!(
                 !reason.contains(char::is_control),
-                "output contains control characters"
+                "control characters reach the terminal"
             );
-            assert!(reason.len() < 4096, "the error is too long for a line");
+            assert!(reason.len() < 4096, "error message too long for one line");
         }
     }
     let mut top = TopApp::default();
-    top.update(said);
+    top.update(result);
     for (width, height) in [(1, 1), (80, 24), (200, 3)] {
         let area = Rect::new(0, 0, width, height);
         top.draw(area, &mut Buffer::empty(area));
     }
-    is_answer.into()
+    is_valid.into()
 }
 
 /// Reads a request and sends the response.
-async fn serve(mut stream: UnixStream, answer: Vec<u8>) {
+async fn serve(mut stream: UnixStream, response: Vec<u8>) {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
         if !matches!(stream.read_buf(&mut request).await, Ok(1..)) {
             return;
         }
     }
-    stream.write_all(&answer).await.ok();
+    stream.write_all(&response).await.ok();
     stream.shutdown().await.ok();
     while matches!(stream.read_buf(&mut request).await, Ok(1..)) {}
 }
 
-/// Parses a file for `--http.config.file`; returns the number of settings.
+/// Parses a file of `--http.config.file`; returns the number of settings in it.
 pub(crate) fn settings(bytes: &[u8]) -> usize {
     match http_config::parse(bytes, Path::new("/etc/strata")) {
         Ok(config) => {
-            let said = [
+            let result = [
                 config.basic_auth.is_some(),
                 config.tls.ca.is_some(),
                 config.tls.client_cert.is_some(),
                 config.tls.insecure_skip_verify,
             ];
-            said.into_iter().filter(|it| *it).count()
+            result.into_iter().filter(|it| *it).count()
         }
-        // The error is printed in one line.
-        Err(wrong) => {
-            let said = wrong.to_string();
-            assert!(!said.contains('\n') && said.len() <= 8 * bytes.len() + 2000);
+        // The error has to fit on a line.
+        Err(error) => {
+            let result = error.to_string();
+            assert!(!result.contains('\n') && result.len() <= 8 * bytes.len() + 2000);
             0
         }
     }

@@ -1,5 +1,5 @@
-//! `--http.config.file`: of Prometheus's settings for clients of HTTP those that concern an
-//! exporter, with its names and rules, so that lines of a `prometheus.yml` can be copied.
+//! `--http.config.file`: the part of Prometheus's HTTP client settings that applies to an
+//! exporter, with the same names and rules, so that lines of a `prometheus.yml` can be copied.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ use crate::config_file::{
     parse_yaml,
 };
 
-/// What Prometheus knows beside what is here.
+/// Settings of Prometheus that are not supported here.
 const UNSUPPORTED_KEYS: [&str; 16] = [
     "authorization",
     "bearer_token",
@@ -34,29 +34,29 @@ const UNSUPPORTED_KEYS: [&str; 16] = [
     "username_ref",
 ];
 
-/// What the file says.
+/// The parsed file.
 #[derive(Debug, Default)]
 pub(super) struct HttpConfig {
     pub basic_auth: Option<BasicAuth>,
     pub tls: TlsClientConfig,
 }
 
-/// Who asks.
+/// Credentials.
 #[derive(Debug)]
 pub(super) struct BasicAuth {
     username: InlineOrFile,
-    /// Empty if there is none.
+    /// Empty password if `None`.
     password: Option<InlineOrFile>,
 }
 
-/// How connections are encrypted, and whom to trust.
+/// TLS versions, certificates and trust anchors.
 #[derive(Debug)]
 pub(super) struct TlsClientConfig {
-    /// None for those whom the system trusts.
+    /// `None` for the trust anchors of the system.
     pub ca: Option<InlineOrFile>,
-    /// Our own certificate and its key.
+    /// The client certificate and its key.
     pub client_cert: Option<(InlineOrFile, InlineOrFile)>,
-    /// None for that in the URL.
+    /// `None` for the name in the URL.
     pub server_name: Option<ServerName<'static>>,
     pub insecure_skip_verify: bool,
     pub min_version: TlsVersion,
@@ -76,7 +76,7 @@ impl Default for TlsClientConfig {
     }
 }
 
-/// The whole file, as it is written.
+/// The file as written.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HttpConfigDocument {
@@ -108,29 +108,29 @@ struct TlsClientSection {
     max_version: Option<TlsVersion>,
 }
 
-/// Reads the file's bytes. What it names is not opened; relative names are below `dir`.
+/// Parses the file. Files that it refers to are not opened; relative paths are resolved in `dir`.
 pub(super) fn parse(bytes: &[u8], dir: &Path) -> Result<HttpConfig, ConfigError> {
     let document: Option<HttpConfigDocument> = parse_yaml(bytes).map_err(explain_unsupported)?;
     let document = document.unwrap_or_default();
-    let login = document
+    let basic_auth = document
         .basic_auth
         .map(|section| parse_basic_auth(section, dir));
     let tls = document.tls_config.map(|section| parse_tls(section, dir));
     Ok(HttpConfig {
-        basic_auth: login.transpose()?,
+        basic_auth: basic_auth.transpose()?,
         tls: tls.transpose()?.unwrap_or_default(),
     })
 }
 
-/// Tells what is Prometheus's from what is nobody's.
-fn explain_unsupported(mut wrong: ConfigError) -> ConfigError {
-    let key = wrong.message.strip_prefix("unknown field `");
+/// Distinguishes unsupported settings of Prometheus from unknown ones.
+fn explain_unsupported(mut error: ConfigError) -> ConfigError {
+    let key = error.message.strip_prefix("unknown field `");
     let key = key.and_then(|rest| rest.split_once('`'));
-    let known = key.and_then(|(key, _)| UNSUPPORTED_KEYS.into_iter().find(|known| *known == key));
-    if let Some(key) = known {
-        wrong.message = format!("top does not know {key}, only basic_auth and tls_config");
+    let unsupported = key.and_then(|(key, _)| UNSUPPORTED_KEYS.into_iter().find(|it| *it == key));
+    if let Some(key) = unsupported {
+        error.message = format!("{key} is not supported by top, only basic_auth and tls_config");
     }
-    wrong
+    error
 }
 
 fn parse_basic_auth(
@@ -155,7 +155,7 @@ fn parse_tls(
     let ca = parse_inline_or_file(fields.ca, fields.ca_file, "ca", dir)?;
     let cert = parse_inline_or_file(fields.cert, fields.cert_file, "cert", dir)?;
     let key = parse_inline_or_file(fields.key, fields.key_file, "key", dir)?;
-    let own = match (cert, key) {
+    let client_cert = match (cert, key) {
         (Some(cert), Some(key)) => Some((cert, key)),
         (Some(cert), None) => {
             return Err(ConfigError::at(
@@ -174,14 +174,13 @@ fn parse_tls(
     let server_name = fields.server_name.filter(|name| !name.value.is_empty());
     let server_name = server_name.map(|name| {
         let at = Position::from(&name);
-        ServerName::try_from(name.value)
-            .map_err(|_| ConfigError::at(at, "no certificate has such a server_name"))
+        ServerName::try_from(name.value).map_err(|_| ConfigError::at(at, "invalid server_name"))
     });
     let (min_version, max_version) =
         TlsVersion::parse_range(fields.min_version, fields.max_version, at)?;
     Ok(TlsClientConfig {
         ca,
-        client_cert: own,
+        client_cert,
         server_name: server_name.transpose()?,
         insecure_skip_verify: fields.insecure_skip_verify.unwrap_or(false),
         min_version,
@@ -190,17 +189,17 @@ fn parse_tls(
 }
 
 impl BasicAuth {
-    /// What the header `Authorization` has to say.
+    /// Value of the header `Authorization`.
     pub(super) fn authorization_header(
         &self,
         reader: &mut ConfigReader,
     ) -> Result<HeaderValue, ConfigError> {
         let username = read_text(&self.username, reader)?;
         if username.is_empty() {
-            return Err(self.username.error("has no name in it"));
+            return Err(self.username.error("is empty"));
         }
         if username.contains(':') {
-            let message = "is a name with a colon, which cannot be sent";
+            let message = "contains a colon, which basic authentication does not allow";
             return Err(self.username.error(message));
         }
         let password = self.password.as_ref().map(|it| read_text(it, reader));
@@ -208,16 +207,16 @@ impl BasicAuth {
         let login = STANDARD.encode(format!("{username}:{password}"));
         let mut header = HeaderValue::from_str(&format!("Basic {login}"))
             .map_err(|error| self.username.error(&error.to_string()))?;
-        // Not shown by Debug.
+        // Redacted by Debug.
         header.set_sensitive(true);
         Ok(header)
     }
 }
 
-/// What is given; of a file without the white space around it, as Prometheus takes it.
-fn read_text(given: &InlineOrFile, reader: &mut ConfigReader) -> Result<String, ConfigError> {
-    let is_file = given.is_file();
-    given.read(reader, |bytes| {
+/// Reads the value; that of a file is trimmed, as in Prometheus.
+fn read_text(value: &InlineOrFile, reader: &mut ConfigReader) -> Result<String, ConfigError> {
+    let is_file = value.is_file();
+    value.read(reader, |bytes| {
         let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?;
         let text = if is_file { text.trim() } else { text };
         Ok(text.to_owned())
@@ -233,7 +232,7 @@ mod tests {
 
     fn try_parse(text: &str) -> Result<HttpConfig, String> {
         let config = parse(text.as_bytes(), Path::new("/etc/top"));
-        config.map_err(|wrong| wrong.to_string())
+        config.map_err(|error| error.to_string())
     }
 
     fn parse_valid(text: &str) -> HttpConfig {
@@ -259,7 +258,7 @@ mod tests {
              server_name: strata.example\n  insecure_skip_verify: true\n  \
              min_version: TLS13\n  max_version: TLS13\n",
         );
-        let from = |given: &InlineOrFile| match &given.source {
+        let from = |value: &InlineOrFile| match &value.source {
             ValueSource::File(path) => path.display().to_string(),
             ValueSource::Inline(Secret(text)) => text.clone(),
         };
@@ -286,22 +285,22 @@ mod tests {
 
     #[test]
     fn errors_name_line_and_column() {
-        for (text, said) in [
+        for (text, expected) in [
             (
                 "basic_auht: {}",
                 "1:1: unknown field `basic_auht`, expected ",
             ),
             (
                 "tls_config: {}\nauthorization:\n  credentials: hush",
-                "2:1: top does not know authorization, only basic_auth and tls_config",
+                "2:1: authorization is not supported by top, only basic_auth and tls_config",
             ),
             (
                 "tls_config:\n  ca_ref: x",
-                "2:3: top does not know ca_ref, only",
+                "2:3: ca_ref is not supported by top, only",
             ),
             (
                 "follow_redirects: true",
-                "1:1: top does not know follow_redirects, only",
+                "1:1: follow_redirects is not supported by top, only",
             ),
             (
                 "basic_auth: {}\nbasic_auth: {}",
@@ -334,7 +333,7 @@ mod tests {
             ),
             (
                 "tls_config: {server_name: a..b}",
-                "1:27: no certificate has such a server_name",
+                "1:27: invalid server_name",
             ),
             (
                 "tls_config: {min_version: TLS10}",
@@ -347,7 +346,7 @@ mod tests {
             ("{}\n---\n{}\n", "3:1: multiple YAML documents"),
         ] {
             let error = try_parse(text).unwrap_err();
-            assert!(error.starts_with(said), "{text}\n{error}");
+            assert!(error.starts_with(expected), "{text}\n{error}");
             assert!(!error.contains('\n') && !error.contains("hush"), "{error}");
         }
         let large = "#".repeat(2 << 20);
@@ -364,12 +363,12 @@ mod tests {
             let config = parse(format!("basic_auth: {{{text}}}").as_bytes(), &dir);
             let login = config.unwrap().basic_auth.unwrap();
             let header = login.authorization_header(&mut ConfigReader::default());
-            let shown = format!("{login:?} {header:?}");
+            let debug = format!("{login:?} {header:?}");
             assert!(
-                !shown.contains("hush") && !shown.contains("aHVzaC"),
-                "{shown}"
+                !debug.contains("hush") && !debug.contains("aHVzaC"),
+                "{debug}"
             );
-            let header = header.map_err(|wrong| wrong.to_string())?;
+            let header = header.map_err(|error| error.to_string())?;
             let sent = header.to_str().unwrap().strip_prefix("Basic ").unwrap();
             Ok::<_, String>(String::from_utf8(STANDARD.decode(sent).unwrap()).unwrap())
         };
@@ -383,22 +382,24 @@ mod tests {
         ] {
             assert_eq!(header(text), Ok(sent.to_owned()), "{text}");
         }
-        let there = dir.display();
-        for (text, said) in [
+        let dir_path = dir.display();
+        for (text, expected) in [
             (
                 "username_file: empty",
-                format!("1:29: {there}/empty: has no name in it"),
+                format!("1:29: {dir_path}/empty: is empty"),
             ),
             (
                 "username: me, password_file: none",
-                format!("1:43: {there}/none: No such file or directory (os error 2)"),
+                format!("1:43: {dir_path}/none: No such file or directory (os error 2)"),
             ),
             (
                 "username: 'a:b'",
-                "1:24: inline value is a name with a colon, which cannot be sent".to_owned(),
+                "1:24: what stands here contains a colon, which basic authentication \
+                 does not allow"
+                    .to_owned(),
             ),
         ] {
-            assert_eq!(header(text), Err(said), "{text}");
+            assert_eq!(header(text), Err(expected), "{text}");
         }
         fs::remove_dir_all(dir).unwrap();
     }

@@ -1,6 +1,6 @@
-//! The machine in a terminal, as the JSON of an exporter has it, be that here or far away.
+//! `strata_exporter top`: live view of a local or remote exporter's JSON API in the terminal.
 //!
-//! Where it goes to no terminal, it is one table as text.
+//! If the output is not a terminal, one table is printed as text.
 
 mod client;
 mod encryption;
@@ -34,10 +34,10 @@ use client::Said;
 pub use exporter_url::ExporterUrl;
 use view::Sort;
 
-/// Samples are seconds apart; and more than an hour shows nothing.
+/// Samples are seconds apart, so a shorter interval shows nothing new.
 const MIN_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_INTERVAL: Duration = Duration::from_secs(3600);
-/// What is typed for a filter ends here.
+/// Maximum filter length in bytes.
 const MAX_FILTER_LEN: usize = 64;
 
 const KEY_HELP: &str = "q quit  c CPU  m memory  n name  ↑↓ move  / filter";
@@ -59,44 +59,44 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     if (MIN_INTERVAL..=MAX_INTERVAL).contains(&interval) {
         Ok(interval)
     } else {
-        Err("not from 500ms to 1h".to_owned())
+        Err("out of range, expected 500ms to 1h".to_owned())
     }
 }
 
-/// One table, as text.
+/// Queries the exporter once and renders a table as text.
 pub async fn render_once(client: &Client) -> Result<String, String> {
     Ok(view::render_text(&client.ask().await?))
 }
 
-/// Shows it until somebody quits or the process is told to stop.
+/// Runs the live view until the user quits or `stop` completes.
 pub async fn run(
     client: Client,
     interval: Duration,
     stop: impl Future<Output = ()>,
 ) -> Result<(), String> {
-    let (tell, answers) = mpsc::channel(1);
-    let mut asking = JoinSet::new();
-    asking.spawn(async move {
-        while tell.send(client.ask().await).await.is_ok() {
+    let (results_sender, results) = mpsc::channel(1);
+    let mut polling = JoinSet::new();
+    polling.spawn(async move {
+        while results_sender.send(client.ask().await).await.is_ok() {
             time::sleep(interval).await;
         }
     });
-    // A panic restores it, too.
+    // The terminal is restored after a panic, too.
     let terminal = ratatui::try_init();
-    let shown = match terminal {
-        Ok(terminal) => event_loop(terminal, answers, spawn_key_reader(), stop).await,
+    let outcome = match terminal {
+        Ok(terminal) => event_loop(terminal, results, spawn_key_reader(), stop).await,
         Err(error) => Err(error),
     };
     ratatui::restore();
-    shown.map_err(|error| format!("terminal: {error}"))
+    outcome.map_err(|error| format!("terminal: {error}"))
 }
 
-/// What is typed; reading it blocks. The thread ends with the process.
+/// Starts a thread that reads terminal events, which blocks. It ends with the process.
 fn spawn_key_reader() -> mpsc::Receiver<Event> {
-    let (tell, keys) = mpsc::channel(16);
+    let (sender, keys) = mpsc::channel(16);
     std::thread::spawn(move || {
         while let Ok(event) = event::read() {
-            if tell.blocking_send(event).is_err() {
+            if sender.blocking_send(event).is_err() {
                 return;
             }
         }
@@ -106,40 +106,40 @@ fn spawn_key_reader() -> mpsc::Receiver<Event> {
 
 async fn event_loop(
     mut terminal: DefaultTerminal,
-    mut answers: mpsc::Receiver<Result<Said, String>>,
+    mut results: mpsc::Receiver<Result<Said, String>>,
     mut keys: mpsc::Receiver<Event>,
     stop: impl Future<Output = ()>,
 ) -> std::io::Result<()> {
     let mut top = TopApp::default();
     let mut stop = std::pin::pin!(stop);
-    // For the age of what is shown.
+    // Redraws the age of the data.
     let mut second = time::interval(Duration::from_secs(1));
     loop {
         terminal.draw(|frame| top.draw(frame.area(), frame.buffer_mut()))?;
         tokio::select! {
             () = &mut stop => return Ok(()),
             _ = second.tick() => {}
-            answer = answers.recv() => match answer {
-                Some(answer) => top.update(answer),
-                None => return Err(std::io::Error::other("asking ended")),
+            result = results.recv() => match result {
+                Some(result) => top.update(result),
+                None => return Err(std::io::Error::other("the polling task ended")),
             },
             event = keys.recv() => match event {
                 Some(Event::Key(key)) if top.handle_key(key) => {}
                 Some(Event::Key(_)) => return Ok(()),
                 Some(_) => {}
-                None => return Err(std::io::Error::other("no keys can be read")),
+                None => return Err(std::io::Error::other("cannot read keys")),
             },
         }
     }
 }
 
-/// What is known, and how it is to be shown.
+/// Data and view settings.
 #[derive(Debug, Default)]
 struct TopApp {
     data: Said,
-    /// When that was.
+    /// Time of the last successful response.
     updated_at: Option<Instant>,
-    /// Why there is nothing newer.
+    /// Error of the last request.
     error: Option<String>,
     sort: Sort,
     filter: String,
@@ -148,8 +148,8 @@ struct TopApp {
 }
 
 impl TopApp {
-    fn update(&mut self, answer: Result<Said, String>) {
-        self.error = match answer {
+    fn update(&mut self, result: Result<Said, String>) {
+        self.error = match result {
             Ok(data) => {
                 (self.data, self.updated_at) = (data, Some(Instant::now()));
                 None
@@ -158,7 +158,7 @@ impl TopApp {
         };
     }
 
-    /// Whether to go on.
+    /// Returns false to quit.
     fn handle_key(&mut self, key: KeyEvent) -> bool {
         let with_control = key.modifiers.contains(KeyModifiers::CONTROL);
         match key.code {
@@ -170,8 +170,8 @@ impl TopApp {
             KeyCode::Enter => self.is_typing = false,
             KeyCode::Backspace if self.is_typing => drop(self.filter.pop()),
             KeyCode::Char(c) if self.is_typing => {
-                let has_room = self.filter.len() < MAX_FILTER_LEN;
-                self.filter.extend(has_room.then_some(c));
+                let fits = self.filter.len() < MAX_FILTER_LEN;
+                self.filter.extend(fits.then_some(c));
             }
             KeyCode::Char('q') => return false,
             KeyCode::Char('c') => self.sort = Sort::Cpu,
@@ -186,28 +186,28 @@ impl TopApp {
     }
 
     fn draw(&mut self, area: Rect, buffer: &mut Buffer) {
-        let things = view::rows(&self.data, self.sort, &self.filter);
+        let rows = view::rows(&self.data, self.sort, &self.filter);
         let last = self.status_line();
-        let place = (area, buffer);
+        let target = (area, buffer);
         view::draw(
             &self.data,
-            &things,
+            &rows,
             self.sort,
             last,
             &mut self.selected,
-            place,
+            target,
         );
     }
 
     fn status_line(&self) -> Line<'static> {
-        let seconds = self.updated_at.map(|heard| heard.elapsed().as_secs());
+        let seconds = self.updated_at.map(|at| at.elapsed().as_secs());
         match (&self.error, seconds, view::missing_message(&self.data)) {
             _ if self.is_typing => Line::from(format!("/{}_", self.filter)),
             (Some(error), Some(seconds), _) => {
                 Line::from(format!("{seconds} s old: {error}")).red()
             }
             (Some(error), None, _) => Line::from(error.clone()).red(),
-            (None, None, _) => Line::from("asking …"),
+            (None, None, _) => Line::from("connecting …"),
             _ if !self.filter.is_empty() => {
                 Line::from(format!("/{}  Esc shows all  {KEY_HELP}", self.filter))
             }
@@ -245,7 +245,7 @@ mod tests {
         keys.all(|key| top.handle_key(KeyEvent::from(key)))
     }
 
-    fn said() -> Said {
+    fn sample_data() -> Said {
         let containers = r#"{"containers": [
             {"id": "1", "name": "web", "latest": {"cpu_percent": 1, "memory_bytes": 2}},
             {"id": "2", "name": "db", "latest": {"cpu_percent": 2, "memory_bytes": 1}}]}"#;
@@ -257,7 +257,7 @@ mod tests {
         }
     }
 
-    /// The names in the table, from above.
+    /// The names in the table, from top to bottom.
     fn names(top: &mut TopApp) -> Vec<String> {
         let screen = screen(top);
         let rows = screen.lines().skip(2).take(3);
@@ -268,10 +268,10 @@ mod tests {
     #[test]
     fn unreachable_exporter_shows_last_values_and_age() {
         let mut top = TopApp::default();
-        assert!(screen(&mut top).ends_with("\nasking …\n"));
+        assert!(screen(&mut top).ends_with("\nconnecting …\n"));
         top.update(Err("refused".to_owned()));
         assert!(screen(&mut top).ends_with("\nrefused\n"));
-        top.update(Ok(said()));
+        top.update(Ok(sample_data()));
         assert!(screen(&mut top).ends_with(&format!("\n{KEY_HELP}\n")));
         top.update(Err("refused".to_owned()));
         let screen = screen(&mut top);
@@ -283,7 +283,7 @@ mod tests {
     #[test]
     fn keys_sort_filter_and_quit() {
         let mut top = TopApp::default();
-        top.update(Ok(said()));
+        top.update(Ok(sample_data()));
         assert_eq!(names(&mut top), ["db", "web"]);
         assert!(press_keys(&mut top, "m"));
         assert_eq!(names(&mut top), ["web", "db"]);
@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn selection_stops_at_last_row() {
         let mut top = TopApp::default();
-        top.update(Ok(said()));
+        top.update(Ok(sample_data()));
         assert!(press_keys(&mut top, "jjjjj"));
         screen(&mut top);
         assert_eq!(top.selected.selected(), Some(1));

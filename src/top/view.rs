@@ -1,4 +1,4 @@
-//! What is seen: a line about the machine, a table, and a line about what is wrong.
+//! Layout: a host line, a table, and a status line with missing data.
 
 use std::{cmp::Ordering, collections::BTreeMap};
 
@@ -16,9 +16,9 @@ use crate::{
     plot::PlotUnit,
 };
 
-/// Stands where nothing is known.
+/// Shown for unknown values.
 const UNKNOWN: &str = "–";
-/// Columns behind the name, and their width.
+/// Columns after the name, and their width.
 const COLUMNS: [(&str, u16); 7] = [
     ("KIND", 10),
     ("STATE", 10),
@@ -28,14 +28,14 @@ const COLUMNS: [(&str, u16); 7] = [
     ("DISK", 9),
     ("PIDS", 5),
 ];
-/// From this one on they are numbers, which stand to the right.
+/// First of the columns with numbers, which are right-aligned.
 const FIRST_NUMERIC_COLUMN: usize = 2;
-/// What a table takes beside its names.
+/// Width of a table without its names.
 const FIXED_WIDTH: u16 = 10 + 10 + 7 + 8 + 9 + 9 + 5 + 7;
-/// Where nothing limits the width.
+/// Limits of the name column's width when printing text.
 const NAME_WIDTH: std::ops::RangeInclusive<usize> = 15..=64;
 
-/// What stands first.
+/// Sort order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Sort {
     #[default]
@@ -44,7 +44,7 @@ pub(super) enum Sort {
     Name,
 }
 
-/// A container, or a virtual machine.
+/// A table row: a container or a domain.
 #[derive(Debug)]
 pub(super) struct TopRow<'a> {
     name: &'a str,
@@ -57,12 +57,12 @@ impl<'a> TopRow<'a> {
     fn cells(&self) -> [String; 7] {
         let none = Latest::default();
         let latest = self.latest.unwrap_or(&none);
-        let both = |one: Option<f64>, other: Option<f64>| one.zip(other).map(|(a, b)| a + b);
-        let network = both(
+        let sum = |one: Option<f64>, other: Option<f64>| one.zip(other).map(|(a, b)| a + b);
+        let network = sum(
             latest.received_bytes_per_second,
             latest.sent_bytes_per_second,
         );
-        let disk = both(
+        let disk = sum(
             latest.read_bytes_per_second,
             latest.written_bytes_per_second,
         );
@@ -77,20 +77,20 @@ impl<'a> TopRow<'a> {
         ]
     }
 
-    /// The greatest first, and what is not known last.
+    /// Descending, unknown values last.
     fn cmp_by(&self, other: &Self, sort: Sort) -> Ordering {
-        let of = |it: &TopRow<'a>| match sort {
+        let value = |it: &TopRow<'a>| match sort {
             Sort::Cpu => it.latest?.cpu_percent,
             Sort::Memory => it.latest?.memory_bytes,
             Sort::Name => None,
         };
-        let number = |it| of(it).unwrap_or(f64::NEG_INFINITY);
+        let number = |it| value(it).unwrap_or(f64::NEG_INFINITY);
         let by_number = number(other).total_cmp(&number(self));
         by_number.then_with(|| self.name.cmp(other.name))
     }
 }
 
-/// Everything that has this in its name, in order.
+/// Rows whose name contains the filter, sorted.
 pub(super) fn rows<'a>(data: &'a Said, sort: Sort, filter: &str) -> Vec<TopRow<'a>> {
     let domains = data.domains.domains.iter().flatten();
     let mut domains: BTreeMap<_, _> = domains.map(|it| (it.name.as_str(), it)).collect();
@@ -98,29 +98,29 @@ pub(super) fn rows<'a>(data: &'a Said, sort: Sort, filter: &str) -> Vec<TopRow<'
     let containers = containers.map(|it| {
         let domain = it.domain.as_ref();
         let domain = domain.and_then(|it| domains.remove(it.name.as_str()));
-        let maker = it.engine.as_deref().or(it.runtime.as_deref());
+        let runtime = it.engine.as_deref().or(it.runtime.as_deref());
         TopRow {
             name: it.title(),
-            kind: maker.unwrap_or(&it.kind),
+            kind: runtime.unwrap_or(&it.kind),
             state: (it.state.as_deref()).or_else(|| domain?.state.as_deref()),
             latest: Some(&it.latest),
         }
     });
-    let mut things: Vec<_> = containers.collect();
-    // Those that do not run have no control group.
-    things.extend(domains.into_values().map(|it| TopRow {
+    let mut rows: Vec<_> = containers.collect();
+    // Domains that do not run have no cgroup.
+    rows.extend(domains.into_values().map(|it| TopRow {
         name: &it.name,
         kind: "guest",
         state: it.state.as_deref(),
         latest: None,
     }));
     let filter = filter.to_lowercase();
-    things.retain(|it| it.name.to_lowercase().contains(&filter));
-    things.sort_by(|one, other| one.cmp_by(other, sort));
-    things
+    rows.retain(|it| it.name.to_lowercase().contains(&filter));
+    rows.sort_by(|one, other| one.cmp_by(other, sort));
+    rows
 }
 
-/// A number with its unit, or that it is not known.
+/// A number with its unit, or [`UNKNOWN`].
 fn format_value(unit: PlotUnit, number: Option<f64>) -> String {
     number.map_or_else(|| UNKNOWN.to_owned(), |number| unit.format(number))
 }
@@ -153,12 +153,12 @@ fn host_line(host: &Host) -> Line<'_> {
     ])
 }
 
-/// What is missing, and why.
+/// The first missing part of the data and the reason.
 pub(super) fn missing_message(data: &Said) -> Option<String> {
     let (host, containers) = (&data.host, &data.containers);
     let is_domain = |it: &crate::api::said::Container| it.domain.is_some();
     let has_domains = containers.containers.iter().flatten().any(is_domain);
-    // Most machines have no libvirt, and miss nothing.
+    // Most machines have no libvirt, so it is only missing if there are domains.
     let domains = data.domains.missing.iter().filter(|_| has_domains);
     let text = |it: &Missing| format!("missing: {}: {}", it.part, it.reason);
     let parts = host
@@ -168,14 +168,14 @@ pub(super) fn missing_message(data: &Said) -> Option<String> {
         .chain(domains);
     let unsampled = host.latest.cpu_percent.is_none() && host.latest.memory_bytes.is_none();
     let unsampled = unsampled
-        .then(|| "no samples yet, or none are taken there (--no-collector.history)".to_owned());
+        .then(|| "no samples yet, or history is disabled (--no-collector.history)".to_owned());
     unsampled.or_else(|| parts.map(text).next())
 }
 
-/// Draws it all; the last line is of the caller.
+/// Draws the whole view, with the caller's status line at the bottom.
 pub(super) fn draw(
     data: &Said,
-    things: &[TopRow<'_>],
+    rows: &[TopRow<'_>],
     sort: Sort,
     last: Line<'_>,
     selected: &mut TableState,
@@ -209,14 +209,14 @@ pub(super) fn draw(
         name
     };
     let titles = std::iter::once(name).chain(COLUMNS.iter().enumerate().map(title));
-    let rows = things.iter().map(|it| {
+    let table_rows = rows.iter().map(|it| {
         let cells = it.cells().into_iter().enumerate();
         let cells = cells.map(|(at, text)| cell(at, text));
         Row::new(std::iter::once(Cell::from(it.name)).chain(cells))
     });
     let widths = COLUMNS.iter().map(|(_, width)| Constraint::Length(*width));
     let widths = std::iter::once(Constraint::Fill(1)).chain(widths);
-    let table = Table::new(rows, widths)
+    let table = Table::new(table_rows, widths)
         .header(Row::new(titles).bold())
         .row_highlight_style(Style::new().reversed());
     StatefulWidget::render(table, middle, buffer, selected);
@@ -231,21 +231,21 @@ fn cell(at: usize, text: String) -> Cell<'static> {
     })
 }
 
-/// The same as text, as wide and long as it takes.
+/// Renders the view as text, of any width and height.
 pub(super) fn render_text(data: &Said) -> String {
-    let things = rows(data, Sort::default(), "");
-    let names = things.iter().map(|it| it.name.chars().count());
+    let rows = rows(data, Sort::default(), "");
+    let names = rows.iter().map(|it| it.name.chars().count());
     let names = names.max().unwrap_or_default();
     let names = names.clamp(*NAME_WIDTH.start(), *NAME_WIDTH.end());
     let width = FIXED_WIDTH.saturating_add(u16::try_from(names).unwrap_or(u16::MAX));
-    let height = u16::try_from(things.len().saturating_add(3)).unwrap_or(u16::MAX);
+    let height = u16::try_from(rows.len().saturating_add(3)).unwrap_or(u16::MAX);
     let area = Rect::new(0, 0, width, height);
     let mut buffer = Buffer::empty(area);
     let last = Line::from(missing_message(data).unwrap_or_default());
     let mut none = TableState::new();
     draw(
         data,
-        &things,
+        &rows,
         Sort::default(),
         last,
         &mut none,
@@ -264,7 +264,7 @@ pub(super) fn render_text(data: &Said) -> String {
 mod tests {
     use super::*;
 
-    fn said() -> Said {
+    fn sample_data() -> Said {
         Said {
             host: serde_json::from_str(
                 r#"{"name": "here", "cpus_online": 2, "load": {"1m": 0.5, "5m": 1, "15m": 2.25},
@@ -292,14 +292,14 @@ mod tests {
         }
     }
 
-    fn names(said: &Said, sort: Sort, filter: &str) -> Vec<String> {
-        let things = rows(said, sort, filter);
-        things.iter().map(|it| it.name.to_owned()).collect()
+    fn names(data: &Said, sort: Sort, filter: &str) -> Vec<String> {
+        let rows = rows(data, sort, filter);
+        rows.iter().map(|it| it.name.to_owned()).collect()
     }
 
     #[test]
     fn unknown_values_render_as_dash() {
-        let text = render_text(&said());
+        let text = render_text(&sample_data());
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(
             lines,
@@ -321,30 +321,30 @@ mod tests {
 
     #[test]
     fn sorts_descending_and_filters_case_insensitively() {
-        let said = said();
-        assert_eq!(names(&said, Sort::Cpu, ""), ["web", "vm1", "Off", "cd"]);
-        assert_eq!(names(&said, Sort::Memory, ""), ["vm1", "web", "Off", "cd"]);
-        assert_eq!(names(&said, Sort::Name, ""), ["Off", "cd", "vm1", "web"]);
-        assert_eq!(names(&said, Sort::Cpu, "oFF"), ["Off"]);
+        let data = sample_data();
+        assert_eq!(names(&data, Sort::Cpu, ""), ["web", "vm1", "Off", "cd"]);
+        assert_eq!(names(&data, Sort::Memory, ""), ["vm1", "web", "Off", "cd"]);
+        assert_eq!(names(&data, Sort::Name, ""), ["Off", "cd", "vm1", "web"]);
+        assert_eq!(names(&data, Sort::Cpu, "oFF"), ["Off"]);
     }
 
     #[test]
     fn no_libvirt_warning_without_domains() {
-        let mut said = said();
-        said.containers.containers.as_mut().unwrap().pop();
-        assert_eq!(missing_message(&said), None);
+        let mut data = sample_data();
+        data.containers.containers.as_mut().unwrap().pop();
+        assert_eq!(missing_message(&data), None);
         let groups = r#"{"missing": [{"part": "control groups", "reason": "hung"}]}"#;
-        said.containers = serde_json::from_str(groups).unwrap();
-        let reason = missing_message(&said);
+        data.containers = serde_json::from_str(groups).unwrap();
+        let reason = missing_message(&data);
         assert_eq!(reason.as_deref(), Some("missing: control groups: hung"));
     }
 
     #[test]
     fn control_characters_in_names_are_escaped() {
-        let mut said = said();
-        let containers = said.containers.containers.as_mut().unwrap();
+        let mut data = sample_data();
+        let containers = data.containers.containers.as_mut().unwrap();
         containers[0].name = Some("a\u{1b}[2Jb\nc".to_owned());
-        let text = render_text(&said);
+        let text = render_text(&data);
         assert!(text.contains("\na[2Jb "), "{text}");
         assert!(!text.contains('\u{1b}'), "{text}");
     }

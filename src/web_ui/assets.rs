@@ -77,14 +77,14 @@ mod tests {
         let assets = Assets::new();
         for asset in &ASSETS {
             let path = assets.path(asset.name);
-            let answer = assets
+            let response = assets
                 .respond(path.strip_prefix("/page/").unwrap())
                 .unwrap();
-            assert!(answer.is_immutable && !answer.body.is_empty(), "{path}");
+            assert!(response.is_immutable && !response.body.is_empty(), "{path}");
         }
         assert!(!assets.respond("0/style.css").unwrap().is_immutable);
-        for nothing in ["", "style.css", "0/", "0/mod.rs", "0/../style.css"] {
-            assert!(assets.respond(nothing).is_none(), "{nothing}");
+        for path in ["", "style.css", "0/", "0/mod.rs", "0/../style.css"] {
+            assert!(assets.respond(path).is_none(), "{path}");
         }
     }
 
@@ -92,8 +92,8 @@ mod tests {
     fn assets_load_nothing_external() {
         for asset in &ASSETS {
             let text = asset.text.replace("http://www.w3.org/2000/svg", "");
-            for elsewhere in ["http:", "https:", "//cdn", "@import", "url("] {
-                assert!(!text.contains(elsewhere), "{}: {elsewhere}", asset.name);
+            for external in ["http:", "https:", "//cdn", "@import", "url("] {
+                assert!(!text.contains(external), "{}: {external}", asset.name);
             }
         }
     }

@@ -1,5 +1,5 @@
-//! What `strata_exporter check` says, on a page. It takes a whole scrape, hence it is made
-//! when it is asked for, by one at a time, and shown again for a while.
+//! Page with the report of `strata_exporter check`. The check takes as long as a whole scrape, so
+//! it runs on request, one at a time, and the result is cached.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use super::layout::PageLayout;
 use crate::{check, collector::Entry, scrape::Scraper, sources::HostState};
 
-/// How long it is shown again.
+/// Maximum age of the cached report.
 const MAX_AGE: Duration = Duration::from_secs(30);
 
 pub(super) struct CheckCache {
@@ -37,7 +37,7 @@ impl CheckCache {
         }
     }
 
-    /// Everything that was found.
+    /// The report, cached or new.
     pub(super) async fn report_text(&self) -> Arc<str> {
         let mut last = self.last.lock().await;
         if let Some((at, text)) = &*last
@@ -46,8 +46,8 @@ impl CheckCache {
             return Arc::clone(text);
         }
         let machine = Arc::clone(&self.machine);
-        let found = check::run(machine, &self.scraper, self.entries, None).await;
-        let text: Arc<str> = found.plain_text().into();
+        let report = check::run(machine, &self.scraper, self.entries, None).await;
+        let text: Arc<str> = report.plain_text().into();
         *last = Some((Instant::now(), Arc::clone(&text)));
         text
     }
@@ -55,15 +55,14 @@ impl CheckCache {
 
 impl fmt::Debug for CheckCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Checks").finish_non_exhaustive()
+        f.debug_struct("CheckCache").finish_non_exhaustive()
     }
 }
 
 pub(super) fn page(layout: &PageLayout, text: &str) -> Markup {
     let body = html! {
-        h1 { "What is missing, and why" }
-        p { "As " code { "strata_exporter check" } " says it; made anew when it is older than "
-            (MAX_AGE.as_secs()) " s." }
+        h1 { "Missing data and errors" }
+        p { "Report of " code { "strata_exporter check" } ", cached for " (MAX_AGE.as_secs()) " s." }
         pre tabindex="0" { (text) }
     };
     layout.page("check", "", &body)

@@ -69,12 +69,12 @@ pub(super) fn container(
             "Memory limit",
             it.memory_limit_bytes.map(|it| PlotUnit::Bytes.format(it)),
         ),
-        ("First process", it.pid.map(|it| it.to_string())),
-        ("Id", it.id.clone()),
-        ("Control group", Some(it.cgroup.clone())),
-        ("No name because", it.why_unnamed()),
+        ("Main process", it.pid.map(|it| it.to_string())),
+        ("ID", it.id.clone()),
+        ("Cgroup", Some(it.cgroup.clone())),
+        ("Unnamed", it.why_unnamed()),
     ];
-    let of = format!("containers/{}", table::percent_encode(it.key()));
+    let target = format!("containers/{}", table::percent_encode(it.key()));
     let body = html! {
         h1 { (it.title()) }
         div data-fresh="facts" {
@@ -87,7 +87,7 @@ pub(super) fn container(
         }
         (window_nav(window))
         div data-fresh="used" { (usage_table(series.as_deref(), window)) }
-        (plot_images(&of, it.title(), window))
+        (plot_images(&target, it.title(), window))
         @if !it.labels.is_empty() {
             details {
                 summary { (it.labels.len()) " labels" }
@@ -114,7 +114,7 @@ pub(super) fn not_found(layout: &PageLayout, response: &One) -> Markup {
                 }
             }
         }
-        p { a href="/" { "Everything that is there" } }
+        p { a href="/" { "Overview" } }
     };
     layout.page("No such container", "", &body)
 }
@@ -126,15 +126,15 @@ fn missing_list(lines: Vec<String>) -> Markup {
 }
 
 fn window_nav(window: Duration) -> Markup {
-    let is_known = WINDOWS.iter().any(|(_, it)| *it == window);
+    let is_listed = WINDOWS.iter().any(|(_, it)| *it == window);
     html! {
-        nav.windows aria-label="Window of time" {
+        nav.windows aria-label="Time window" {
             @for (name, it) in WINDOWS {
                 a href={ "?window=" (name) } aria-current=[(it == window).then_some("true")] {
                     (name)
                 }
             }
-            @if !is_known { a href={ "?window=" (format_window(window)) } aria-current="true" {
+            @if !is_listed { a href={ "?window=" (format_window(window)) } aria-current="true" {
                 (format_window(window))
             } }
         }
@@ -145,17 +145,17 @@ fn window_nav(window: Duration) -> Markup {
 fn usage_table(series: Option<&Series>, window: Duration) -> Markup {
     let stats = series.map(|series| series.window(window));
     let Some(stats) = stats.filter(|it| it.samples > 0) else {
-        return html! { p.none { "There are no samples of the last " (format_window(window)) "." } };
+        return html! { p.none { "No samples in the last " (format_window(window)) "." } };
     };
     let span = stats.start.zip(stats.end);
     let span = span.map(|(start, end)| end.saturating_sub(start).as_secs_f64());
     html! {
-        div.scroll role="region" aria-label="Used" tabindex="0" {
+        div.scroll role="region" aria-label="Usage" tabindex="0" {
             table.used {
                 caption { (stats.samples) " samples over " (format_age(span))
                     @if stats.restarts > 0 { ", " (stats.restarts) " restarts" } }
                 thead { tr { th {} th scope="col" { "Average" } th scope="col" { "Peak" }
-                    th scope="col" { "Least" } } }
+                    th scope="col" { "Minimum" } } }
                 tbody {
                     tr { th scope="row" { "CPU" } (range_cells(PlotUnit::Percent, stats.cpu_percent)) }
                     tr { th scope="row" { "Memory" } (range_cells(PlotUnit::Bytes, range_as_f64(stats.memory))) }
@@ -183,8 +183,8 @@ fn totals_list(totals: &Aggregates) -> Markup {
     }
 }
 
-fn range_cells(unit: PlotUnit, of: Option<MinAvgMax<f64>>) -> Markup {
-    let columns = of.map(|it| [it.average, it.peak, it.minimum].map(|it| unit.format(it)));
+fn range_cells(unit: PlotUnit, range: Option<MinAvgMax<f64>>) -> Markup {
+    let columns = range.map(|it| [it.average, it.peak, it.minimum].map(|it| unit.format(it)));
     html! {
         @match columns {
             Some(columns) => { @for text in columns { td.number { (text) } } }
@@ -194,8 +194,8 @@ fn range_cells(unit: PlotUnit, of: Option<MinAvgMax<f64>>) -> Markup {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
-fn range_as_f64(of: Option<MinAvgMax<u64>>) -> Option<MinAvgMax<f64>> {
-    of.map(|it| MinAvgMax {
+fn range_as_f64(range: Option<MinAvgMax<u64>>) -> Option<MinAvgMax<f64>> {
+    range.map(|it| MinAvgMax {
         average: it.average,
         peak: it.peak as f64,
         minimum: it.minimum as f64,
@@ -203,11 +203,11 @@ fn range_as_f64(of: Option<MinAvgMax<u64>>) -> Option<MinAvgMax<f64>> {
 }
 
 /// The plots, each with a link to itself.
-fn plot_images(of: &str, name: &str, window: Duration) -> Markup {
+fn plot_images(target: &str, name: &str, window: Duration) -> Markup {
     html! {
         div.plots {
-            @for what in PlotMetric::ALL {
-                @let src = plots::plot_path(of, what, window);
+            @for metric in PlotMetric::ALL {
+                @let src = plots::plot_path(target, metric, window);
                 a href=(src) {
                     picture {
                         // On a phone the text of the large plot would be too small.
@@ -215,7 +215,7 @@ fn plot_images(of: &str, name: &str, window: Duration) -> Markup {
                             srcset={ (src) "&width=380&height=200" };
                         img src=(src) width="640" height="220" decoding="async"
                             data-every=(window.as_secs() / 120)
-                            alt={ (name) ": " (what.title()) ", the last " (format_window(window)) };
+                            alt={ (name) ": " (metric.title()) ", the last " (format_window(window)) };
                     }
                 }
             }
@@ -240,18 +240,18 @@ mod tests {
     #[test]
     fn container_page_has_facts_usage_and_plots() {
         let history = History::new(HistoryFlags::default());
-        let kept = history.update_containers([("ab", "/docker/ab")].into_iter(), Duration::ZERO);
-        let series = kept.into_iter().next().unwrap().unwrap();
+        let added = history.update_containers([("ab", "/docker/ab")].into_iter(), Duration::ZERO);
+        let series = added.into_iter().next().unwrap().unwrap();
         let sample = Sample {
             memory: Some(8192),
             ..Sample::default()
         };
         series.push(BootInstant::now(), &sample);
-        let said = r#"{"time": 100.0, "container": {"id": "ab", "cgroup": "/docker/ab",
+        let response = r#"{"time": 100.0, "container": {"id": "ab", "cgroup": "/docker/ab",
             "name": "<b>web</b>", "state": "exited", "exit_code": 137, "finished": 90.0,
             "labels": {"a&b": "<i>"}}}"#;
-        let said: One = serde_json::from_str(said).unwrap();
-        let page = container(&layout(&history), &history, &said, HOUR).into_string();
+        let response: One = serde_json::from_str(response).unwrap();
+        let page = container(&layout(&history), &history, &response, HOUR).into_string();
         for text in [
             "<h1>&lt;b&gt;web&lt;/b&gt;</h1>",
             "<dd>137</dd>",
@@ -269,11 +269,11 @@ mod tests {
 
     #[test]
     fn ambiguous_candidates_are_linked() {
-        let said = r#"{"error": "\"a\" may be one of 2 containers",
+        let response = r#"{"error": "ambiguous container \"a\": 2 matches",
             "candidates": [{"id": "ab", "name": "web", "cgroup": "/x"}, {"cgroup": "/a b"}]}"#;
-        let said: One = serde_json::from_str(said).unwrap();
+        let response: One = serde_json::from_str(response).unwrap();
         let history = History::new(HistoryFlags::default());
-        let page = not_found(&layout(&history), &said).into_string();
+        let page = not_found(&layout(&history), &response).into_string();
         assert!(page.contains("href=\"/containers/ab\">web</a>"));
         assert!(page.contains("href=\"/containers/%2Fa%20b\">/a b</a>"));
     }

@@ -8,15 +8,15 @@ pub(crate) fn query(query: &str) -> usize {
     if let Ok(window) = parse_window_query(query) {
         assert!(!window.is_zero() && !format_window(window).is_empty());
     }
-    let Ok(asked) = PlotRequest::parse(query) else {
+    let Ok(request) = PlotRequest::parse(query) else {
         return 0;
     };
-    let drawn = render(
+    let plot = render(
         &History::new(HistoryFlags::default()),
         &PlotTarget::Host,
-        &asked,
+        &request,
     );
-    let svg = drawn.unwrap_or_default();
+    let svg = plot.unwrap_or_default();
     // A plot without data is small at any size, and is valid.
     assert!(svg.len() <= 64 << 10 && svg.starts_with("<svg"));
     svg.len()

@@ -29,7 +29,7 @@ impl PageLayout {
 
     /// Renders a page; `live` selects how the script refreshes it.
     pub(super) fn page(&self, title: &str, live: &str, body: &Markup) -> Markup {
-        // More frequent updates have no use for readers.
+        // Updating more often than every 5 s does not help readers.
         let seconds = self.interval.as_secs().max(5);
         html! {
             (DOCTYPE)
@@ -44,12 +44,12 @@ impl PageLayout {
                     script src=(self.script) defer {}
                 }
                 body data-live=(live) data-seconds=(seconds) {
-                    a.skip href="#main" { "To the content" }
+                    a.skip href="#main" { "Skip to content" }
                     header.top {
                         a.home href="/" { "strata_exporter" }
                         nav aria-label="Pages" {
                             a href="/" { "Overview" }
-                            a href="/host" { "Machine" }
+                            a href="/host" { "Host" }
                             a href="/check" rel="nofollow" { "Check" }
                             a href=(self.metrics_path()) { "Metrics" }
                         }
@@ -58,7 +58,7 @@ impl PageLayout {
                     main #main { (body) }
                     footer {
                         p { "strata_exporter " (env!("CARGO_PKG_VERSION"))
-                            ": one Prometheus exporter for every layer of a machine." }
+                            ": Prometheus exporter for hosts, containers and libvirt domains." }
                     }
                 }
             }

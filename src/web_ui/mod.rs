@@ -1,12 +1,10 @@
 //! Status pages: an overview of the host, its containers and domains, and plots.
 //!
 //! ```text
-//! /                             overview tables
-//! /host, /containers/ID         facts, usage and four plots
-//! /plot/host.svg                one plot: ?what=cpu|memory|network|disk&window=1h
-//! /plot/containers/ID.svg       &width=640&height=220&theme=auto|light|dark
-//! /check                        what is missing, why, and how to fix it
-//! /page/HASH/…                  style sheet, script and icon
+//! /                             overview tables /host, /containers/ID         facts, usage and
+//! four plots /plot/host.svg                one plot: ?what=cpu|memory|network|disk&window=1h
+//! /plot/containers/ID.svg       &width=640&height=220&theme=auto|light|dark /check
+//! missing data, causes and fixes /page/HASH/…                  style sheet, script and icon
 //! ```
 //! Pages are complete without the script. The script only refreshes, sorts and filters, with the
 //! API responses that pages are created from. Pages cause no collection apart from the API's
@@ -43,8 +41,8 @@ use said::{Collectors, Containers, Domains, Host, Missing, One};
 
 /// Only the page's own files, from this server.
 const PAGE_CSP: &str = "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; \
-                      connect-src 'self'; base-uri 'none'; form-action 'none'; \
-                      frame-ancestors 'none'";
+                        connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors \
+                        'none'";
 /// Only the image's own style sheet.
 const SVG_CSP: &str = "default-src 'none'; style-src 'unsafe-inline'";
 
@@ -134,8 +132,8 @@ impl WebUi {
 
     /// The response at a path, or `None` if the path belongs to no page.
     pub async fn respond(&self, path: &str, query: &str) -> Option<PageResponse> {
-        if let Some(named) = path.strip_prefix("/containers/") {
-            return Some(self.container(named, query).await);
+        if let Some(key) = path.strip_prefix("/containers/") {
+            return Some(self.container(key, query).await);
         }
         if let Some(plot) = path.strip_prefix("/plot/") {
             return Some(self.plot(plot, query).await);
@@ -206,28 +204,28 @@ impl WebUi {
     /// `path` is the part after `/plot/`.
     async fn plot(&self, path: &str, query: &str) -> PageResponse {
         let request = match plots::PlotRequest::parse(query) {
-            Ok(asked) => asked,
+            Ok(request) => request,
             Err(reason) => return PageResponse::from_text(400, &reason),
         };
-        let Some(of) = path.strip_suffix(".svg") else {
-            return PageResponse::from_text(404, "There is no such plot.");
+        let Some(name) = path.strip_suffix(".svg") else {
+            return PageResponse::from_text(404, "no such plot");
         };
-        let of = match of.strip_prefix("containers/") {
-            None if of == "host" => plots::PlotTarget::Host,
-            Some(named) if !named.is_empty() => match self.series(named).await {
+        let target = match name.strip_prefix("containers/") {
+            None if name == "host" => plots::PlotTarget::Host,
+            Some(key) if !key.is_empty() => match self.series(key).await {
                 Ok((title, series)) => plots::PlotTarget::Container(title, series),
-                Err(answer) => return answer,
+                Err(response) => return response,
             },
-            _ => return PageResponse::from_text(404, "There is no such plot."),
+            _ => return PageResponse::from_text(404, "no such plot"),
         };
         let history = Arc::clone(self.history());
         let drawn = self
             .workers
-            .call(move || plots::render(&history, &of, &request));
+            .call(move || plots::render(&history, &target, &request));
         match drawn.await {
             Some(Ok(svg)) => PageResponse::from_svg(svg),
             Some(Err(error)) => PageResponse::from_text(500, &error.to_string()),
-            None => PageResponse::from_text(500, "The plot could not be drawn."),
+            None => PageResponse::from_text(500, "cannot render the plot"),
         }
     }
 
@@ -237,7 +235,7 @@ impl WebUi {
         name_or_id: &str,
     ) -> Result<(String, Option<Arc<Series>>), PageResponse> {
         let decoded = percent_encoding::percent_decode_str(name_or_id).decode_utf8();
-        let key = decoded.map_err(|_| PageResponse::from_text(400, "The path is not UTF-8."))?;
+        let key = decoded.map_err(|_| PageResponse::from_text(400, "path is not UTF-8"))?;
         let history = self.history();
         if let Some(series) = history.container(&key) {
             return Ok((self.container_title(&key), Some(series)));
@@ -254,9 +252,9 @@ impl WebUi {
     /// Name of the container with this key, from cached engine state.
     fn container_title(&self, key: &str) -> String {
         let engines = self.api.machine().engines().engines();
-        let mut known = engines.iter().filter_map(|it| it.containers.get(key));
-        let named = known.find(|it| !it.name.is_empty());
-        named.map_or_else(|| key.to_owned(), |it| it.name.clone())
+        let mut containers = engines.iter().filter_map(|it| it.containers.get(key));
+        let container = containers.find(|it| !it.name.is_empty());
+        container.map_or_else(|| key.to_owned(), |it| it.name.clone())
     }
 
     async fn check(&self) -> PageResponse {
@@ -268,25 +266,25 @@ impl WebUi {
 
     /// Status and content of an API response.
     async fn fetch<T: DeserializeOwned + Default + Send + 'static>(&self, path: &str) -> (u16, T) {
-        let answer = self.api.respond(path, "", API_TIMEOUT).await;
-        let read = self
+        let response = self.api.respond(path, "", API_TIMEOUT).await;
+        let parsed = self
             .workers
-            .call(move || serde_json::from_slice(&answer.json).ok());
-        (answer.status, read.await.flatten().unwrap_or_default())
+            .call(move || serde_json::from_slice(&response.json).ok());
+        (response.status, parsed.await.flatten().unwrap_or_default())
     }
 
     /// Renders a page on a worker, because it may be large.
     async fn render(&self, write: impl FnOnce() -> (u16, Markup) + Send + 'static) -> PageResponse {
         match self.workers.call(write).await {
             Some((status, page)) => PageResponse::from_markup(status, page),
-            None => PageResponse::from_text(500, "The page could not be written."),
+            None => PageResponse::from_text(500, "cannot render the page"),
         }
     }
 }
 
 /// Missing parts, one per line.
-fn missing_lines<'a>(of: impl IntoIterator<Item = &'a Missing>) -> Vec<String> {
-    let lines = of.into_iter();
+fn missing_lines<'a>(missing: impl IntoIterator<Item = &'a Missing>) -> Vec<String> {
+    let lines = missing.into_iter();
     let lines = lines.map(|it| format!("{}: {}", it.part, it.reason));
     lines.collect()
 }

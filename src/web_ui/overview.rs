@@ -40,7 +40,7 @@ pub(super) fn page(layout: &PageLayout, history: &History, all: &Overview) -> Ma
 
 pub(super) fn host_title(host: &Host) -> &str {
     match host.name.as_str() {
-        "" => "This machine",
+        "" => "This host",
         name => name,
     }
 }
@@ -51,10 +51,9 @@ fn host_section(history: &History, host: &Host) -> Markup {
     let used = memory.total_bytes.zip(memory.available_bytes);
     let used = used.map(|(total, available)| total - available);
     let points = table::sparkline_points(history.host());
-    let rate = |of: Option<Increase>| of.map(Increase::per_second);
+    let rate = |increase: Option<Increase>| increase.map(Increase::per_second);
     html! {
-        section aria-labelledby="machine" {
-            h2 #machine { a href="/host" { "The machine" } }
+        section aria-labelledby="host" { h2 #host { a href="/host" { "Host" } }
             (host_facts(host))
             dl.tiles data-table="host" {
                 div { dt { "CPU" } dd data-cell="cpu" {
@@ -101,7 +100,7 @@ pub(super) fn host_facts(host: &Host) -> Markup {
             div { dt { "CPUs" } dd {
                 @match host.cpus_online { Some(cpus) => (cpus), None => (UNKNOWN) }
             } }
-            div { dt { "Load in 1, 5, 15 min" } dd data-cell="load" {
+            div { dt { "Load average (1, 5, 15 min)" } dd data-cell="load" {
                 @match &host.load {
                     Some(it) => (format!("{:.2} {:.2} {:.2}", it.one, it.five, it.fifteen)),
                     None => (UNKNOWN),
@@ -117,7 +116,7 @@ fn missing_section(history: &History, all: &Overview) -> Markup {
     lines.extend(missing_lines(&all.containers.missing));
     lines.extend(missing_lines(&all.domains.missing));
     if !history.is_sampled() {
-        lines.push("history: nothing is sampled, so there are no values and no plots".to_owned());
+        lines.push("history: disabled, so there are no values and no plots".to_owned());
     }
     lines.extend(all.containers.engines.iter().filter_map(engine_error));
     let mut unnamed: BTreeMap<String, usize> = BTreeMap::new();
@@ -127,26 +126,26 @@ fn missing_section(history: &History, all: &Overview) -> Markup {
         }
     }
     let unnamed = unnamed.into_iter();
-    lines.extend(unnamed.map(|(why, count)| format!("{count} without a name: {why}")));
+    lines.extend(unnamed.map(|(why, count)| format!("{count} unnamed: {why}")));
     let failed = all.collectors.collectors.iter();
     lines.extend(failed.filter_map(|it| {
         let last = it.last.as_ref()?;
         let error = last.error.as_deref()?;
         let parts = match last.skipped_parts {
             0 => String::new(),
-            parts => format!(" ({parts} parts left out)"),
+            parts => format!(" ({parts} parts skipped)"),
         };
         (last.outcome != "no_data")
             .then(|| format!("collector {}: {}{parts}: {error}", it.name, last.outcome))
     }));
-    let each: BTreeSet<String> = lines.into_iter().collect();
+    let unique: BTreeSet<String> = lines.into_iter().collect();
     html! {
         section aria-labelledby="missing" {
-            h2 #missing { "What is missing" }
-            @if each.is_empty() {
-                p { "Nothing that is known of here. " (check_link()) }
+            h2 #missing { "Missing data" }
+            @if unique.is_empty() {
+                p { "None detected. " (check_link()) }
             } @else {
-                ul.missing { @for line in &each { li { (line) } } }
+                ul.missing { @for line in &unique { li { (line) } } }
                 p { (check_link()) }
             }
         }
@@ -155,8 +154,8 @@ fn missing_section(history: &History, all: &Overview) -> Markup {
 
 fn check_link() -> Markup {
     html! {
-        a href="/check" rel="nofollow" { "Look at everything" }
-        " for why, and how to mend it: that takes as long as a scrape."
+        a href="/check" rel="nofollow" { "Run a full check" }
+        " for causes and fixes; it takes as long as a scrape."
     }
 }
 
@@ -164,7 +163,7 @@ fn engine_error(engine: &Engine) -> Option<String> {
     if engine.is_up {
         return None;
     }
-    let reason = engine.error.as_deref().unwrap_or("has not answered yet");
+    let reason = engine.error.as_deref().unwrap_or("no response yet");
     Some(format!("engine at {}: {reason}", engine.socket))
 }
 
@@ -191,9 +190,9 @@ fn containers_section(history: &History, response: &Containers) -> Markup {
             }
             (render_table("containers", "Containers", CONTAINER_COLUMNS, &rows))
             @if response.containers.is_none() {
-                p.none { "It is not known which there are." }
+                p.none { "Unknown: the list could not be read." }
             } @else if rows.is_empty() {
-                p.none { "There are none." }
+                p.none { "None." }
             }
         }
     }
@@ -210,12 +209,12 @@ fn container_row<'a>(
         Some(state) => state == "running",
         None => container.has_cgroup == Some(true),
     };
-    let up = now
+    let uptime = now
         .zip(container.started)
         .map(|(now, started)| now - started);
     let note = match (&container.unnamed, container.is_current) {
         (Some(_), _) => container.why_unnamed(),
-        (None, Some(false)) => Some("as its engine said last".to_owned()),
+        (None, Some(false)) => Some("last known state".to_owned()),
         _ => None,
     };
     TableRow {
@@ -229,7 +228,7 @@ fn container_row<'a>(
         health: container.health.as_deref(),
         latest: Some(&container.latest),
         restarts: container.restarts,
-        uptime: up.filter(|_| is_running),
+        uptime: uptime.filter(|_| is_running),
         series: table::container_series(history, container),
     }
 }
@@ -246,11 +245,12 @@ fn domains_section(history: &History, all: &Overview) -> Markup {
     let mut rows: Vec<TableRow<'_>> = listed
         .map(|domain| {
             let container = domain_containers.get(domain.name.as_str());
-            let known = container.map(|guest| container_row(history, guest, all.containers.time));
+            let row =
+                container.map(|container| container_row(history, container, all.containers.time));
             let times = all.domains.time.zip(domain.started);
             let note = match (domain.is_stuck, domain.is_partial) {
-                (true, _) => Some("does not answer".to_owned()),
-                (false, true) => Some("not all of it is known".to_owned()),
+                (true, _) => Some("not responding".to_owned()),
+                (false, true) => Some("incomplete data".to_owned()),
                 _ => domain.title.clone(),
             };
             TableRow {
@@ -260,7 +260,7 @@ fn domains_section(history: &History, all: &Overview) -> Markup {
                 vcpus: domain.vcpus,
                 state: domain.state.as_deref(),
                 uptime: times.map(|(now, started)| now - started),
-                ..known.unwrap_or_default()
+                ..row.unwrap_or_default()
             }
         })
         .collect();
@@ -270,19 +270,18 @@ fn domains_section(history: &History, all: &Overview) -> Markup {
         .iter()
         .filter(|(name, _)| !named.contains(**name));
     let others: Vec<_> = others
-        .map(|(name, guest)| TableRow {
+        .map(|(name, container)| TableRow {
             key: name,
-            ..container_row(history, guest, all.containers.time)
+            ..container_row(history, container, all.containers.time)
         })
         .collect();
     rows.extend(others);
     html! {
         section aria-labelledby="domains" {
-            h2 #domains { "Virtual machines" }
-            (render_table("domains", "Virtual machines", DOMAIN_COLUMNS, &rows))
+            h2 #domains { "Domains" } (render_table("domains", "Domains", DOMAIN_COLUMNS, &rows))
             @if rows.is_empty() {
-                p.none { @if all.domains.domains.is_some() { "There are none." }
-                    @else { "It is not known which there are." } }
+                p.none { @if all.domains.domains.is_some() { "None." }
+                    @else { "Unknown: the list could not be read." } }
             }
         }
     }
@@ -312,26 +311,26 @@ fn render_table(
 }
 
 fn collectors_section(layout: &PageLayout, response: &Collectors) -> Markup {
-    let on = response.collectors.iter().filter(|it| it.enabled);
-    let on: Vec<&Collector> = on.collect();
-    let off = response.collectors.iter().filter(|it| !it.enabled);
-    let off: Vec<&str> = off.map(|it| it.name.as_str()).collect();
+    let enabled = response.collectors.iter().filter(|it| it.enabled);
+    let enabled: Vec<&Collector> = enabled.collect();
+    let disabled = response.collectors.iter().filter(|it| !it.enabled);
+    let disabled: Vec<&str> = disabled.map(|it| it.name.as_str()).collect();
     let path = layout.metrics_path();
     html! {
         section aria-labelledby="collectors" {
             h2 #collectors { "Collectors" }
-            p { "What became of each when it was last asked for." }
+            p { "Outcome of each collector's last run." }
             div.scroll role="region" aria-label="Collectors" tabindex="0" {
                 table data-table="collectors" {
                     thead { tr {
                         th scope="col" data-cell="name" { "Name" }
                         th scope="col" data-cell="layer" { "Layer" }
                         th scope="col" data-cell="outcome" { "Outcome" }
-                        th scope="col" data-cell="duration" { "Took" }
+                        th scope="col" data-cell="duration" { "Duration" }
                         th scope="col" data-cell="error" { "Error" }
                     } }
                     tbody {
-                        @for it in &on {
+                        @for it in &enabled {
                             tr data-key=(it.name) {
                                 th scope="row" data-cell="name" data-sort=(it.name) {
                                     a href={ (path) "?collect[]=" (it.name) } title=(it.about) {
@@ -345,7 +344,7 @@ fn collectors_section(layout: &PageLayout, response: &Collectors) -> Markup {
                     }
                 }
             }
-            @if !off.is_empty() { p.off { "Off: " (off.join(", ")) "." } }
+            @if !disabled.is_empty() { p.off { "Disabled: " (disabled.join(", ")) "." } }
         }
     }
 }
@@ -369,26 +368,27 @@ fn format_millis(seconds: Option<f64>) -> String {
     )
 }
 
-/// Links for programs.
+/// Links to machine-readable data.
 fn links_section(layout: &PageLayout) -> Markup {
     let path = layout.metrics_path();
     let base = path.trim_end_matches('/');
     html! {
         section aria-labelledby="links" {
-            h2 #links { "For programs" }
+            h2 #links { "Machine-readable data" }
             ul {
-                li { a href=(path) { "Metrics" } ": what Prometheus scrapes" }
+                li { a href=(path) { "Metrics" } ": Prometheus text format" }
                 @for layer in Layer::ALL {
                     li { a href={ (base) "/" (layer.name()) } { (base) "/" (layer.name()) }
                         ": " (layer.about()) }
                 }
-                li { a href="/api/v1/openapi.json" { "/api/v1" } ": the same as JSON, described; "
-                    @for (n, of) in ["host", "containers", "domains", "collectors", "census"].iter().enumerate() {
+                li { a href="/api/v1/openapi.json" { "/api/v1" } ": JSON with an OpenAPI \
+                                                                  description; "
+                    @for (n, resource) in ["host", "containers", "domains", "collectors", "census"].iter().enumerate() {
                         @if n > 0 { ", " }
-                        a href={ "/api/v1/" (of) } { (of) }
+                        a href={ "/api/v1/" (resource) } { (resource) }
                     }
                 }
-                li { "Plots as pictures, such as " a href=(plot_path("host", super::plots::PlotMetric::Cpu, super::plots::WINDOWS[3].1)) { "the machine's CPU" } }
+                li { "Plots as SVG images, such as " a href=(plot_path("host", super::plots::PlotMetric::Cpu, super::plots::WINDOWS[3].1)) { "host CPU" } }
                 li { a href="/-/healthy" { "Healthy" } " and " a href="/-/ready" { "ready" } }
             }
         }
@@ -402,8 +402,8 @@ mod tests {
 
     fn render_text(all: &Overview) -> String {
         let history = History::new(HistoryFlags::default());
-        let frame = PageLayout::new("/a\"><script>", &Assets::new(), history.interval());
-        page(&frame, &history, all).into_string()
+        let layout = PageLayout::new("/a\"><script>", &Assets::new(), history.interval());
+        page(&layout, &history, all).into_string()
     }
 
     fn empty_overview() -> Overview {
@@ -437,25 +437,28 @@ mod tests {
     #[test]
     fn unknown_lists_are_not_shown_as_empty() {
         let page = render_text(&empty_overview());
-        assert_eq!(page.matches("It is not known which there are.").count(), 2);
+        assert_eq!(
+            page.matches("Unknown: the list could not be read.").count(),
+            2
+        );
         let mut all = empty_overview();
         all.containers.containers = Some(Vec::new());
-        assert_eq!(render_text(&all).matches("There are none.").count(), 1);
+        assert_eq!(render_text(&all).matches("None.").count(), 1);
     }
 
     #[test]
     fn domains_are_not_listed_as_containers() {
         let mut all = empty_overview();
-        let said = r#"{"time": 100.0, "containers": [
+        let json = r#"{"time": 100.0, "containers": [
             {"kind": "guest", "cgroup": "/machine.slice/x", "domain": {"name": "vm1"},
              "latest": {"cpu_percent": 12.5}},
             {"kind": "guest", "cgroup": "/machine.slice/y", "domain": {"name": "vm2"}},
             {"kind": "container", "cgroup": "/docker/ab", "id": "ab", "name": "web",
              "state": "running", "started": 40.0}
         ]}"#;
-        all.containers = serde_json::from_str(said).unwrap();
-        let said = r#"{"domains": [{"name": "vm1", "uuid": "u", "state": "running", "vcpus": 2}]}"#;
-        all.domains = serde_json::from_str(said).unwrap();
+        all.containers = serde_json::from_str(json).unwrap();
+        let json = r#"{"domains": [{"name": "vm1", "uuid": "u", "state": "running", "vcpus": 2}]}"#;
+        all.domains = serde_json::from_str(json).unwrap();
         let page = render_text(&all);
         let (containers, domains) = page.split_once("id=\"domains\"").unwrap();
         assert!(containers.contains("data-key=\"ab\"") && containers.contains("1 min"));
@@ -468,19 +471,19 @@ mod tests {
     #[test]
     fn missing_parts_show_their_reason() {
         let mut all = empty_overview();
-        let said = r#"{"engines": [{"socket": "/run/x.sock", "is_up": false, "error": "refused"}],
+        let json = r#"{"engines": [{"socket": "/run/x.sock", "is_up": false, "error": "refused"}],
             "missing": [{"part": "control groups", "reason": "denied"}],
             "containers": [{"cgroup": "/docker/a", "unnamed": {"reason": "not_asked"}},
                            {"cgroup": "/docker/b", "unnamed": {"reason": "not_asked"}}]}"#;
-        all.containers = serde_json::from_str(said).unwrap();
-        let said = r#"{"collectors": [{"name": "cpu", "enabled": true, "last":
+        all.containers = serde_json::from_str(json).unwrap();
+        let json = r#"{"collectors": [{"name": "cpu", "enabled": true, "last":
             {"outcome": "failed", "duration_seconds": 0.001, "error": "no stat"}}]}"#;
-        all.collectors = serde_json::from_str(said).unwrap();
+        all.collectors = serde_json::from_str(json).unwrap();
         let page = render_text(&all);
         for line in [
             "<li>engine at /run/x.sock: refused</li>",
             "<li>control groups: denied</li>",
-            "<li>2 without a name: no engine of its kind is asked</li>",
+            "<li>2 unnamed: no engine of its kind is asked</li>",
             "<li>collector cpu: failed: no stat</li>",
         ] {
             assert!(page.contains(line), "{line}");

@@ -109,15 +109,15 @@ impl PlotRequest {
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             let pixels = || {
                 let pixels = value.parse::<u32>();
-                pixels.map_err(|_| format!("{name} is not a number of pixels: {value:?}"))
+                pixels.map_err(|_| format!("invalid {name} {value:?}: expected a number of pixels"))
             };
             match &*name {
                 "what" => {
-                    let what = PlotMetric::ALL
+                    let metric = PlotMetric::ALL
                         .into_iter()
-                        .find(|what| what.name() == value);
-                    request.metric = what.ok_or_else(|| {
-                        format!("what is not cpu, memory, network or disk: {value:?}")
+                        .find(|metric| metric.name() == value);
+                    request.metric = metric.ok_or_else(|| {
+                        format!("invalid what {value:?}: expected cpu, memory, network or disk")
                     })?;
                 }
                 "window" => request.window = parse_window(&value)?,
@@ -128,14 +128,18 @@ impl PlotRequest {
                         "auto" => Theme::Auto,
                         "light" => Theme::Light,
                         "dark" => Theme::Dark,
-                        _ => return Err(format!("theme is not auto, light or dark: {value:?}")),
+                        _ => {
+                            return Err(format!(
+                                "invalid theme {value:?}: expected auto, light or dark"
+                            ));
+                        }
                     }
                 }
                 // Defeats the browser's cache.
                 "at" => {}
                 _ => {
                     return Err(format!(
-                        "unknown parameter {name:?}: there is what, window, width, height, theme"
+                        "unknown parameter {name:?}: expected what, window, width, height or theme"
                     ));
                 }
             }
@@ -155,16 +159,16 @@ pub(super) fn parse_window_query(query: &str) -> Result<Duration, String> {
 
 /// A window as written in links.
 pub(super) fn format_window(window: Duration) -> String {
-    let known = WINDOWS.iter().find(|(_, it)| *it == window);
-    known.map_or_else(
+    let named = WINDOWS.iter().find(|(_, it)| *it == window);
+    named.map_or_else(
         || format!("{}s", window.as_secs()),
         |(name, _)| (*name).to_owned(),
     )
 }
 
 /// Path of a plot; `target` is `host` or `containers/ID`, percent-encoded.
-pub(super) fn plot_path(target: &str, what: PlotMetric, window: Duration) -> String {
-    let (what, window) = (what.name(), format_window(window));
+pub(super) fn plot_path(target: &str, metric: PlotMetric, window: Duration) -> String {
+    let (what, window) = (metric.name(), format_window(window));
     format!("/plot/{target}.svg?what={what}&window={window}")
 }
 
@@ -177,7 +181,7 @@ pub(super) fn render(
     let to = now.unwrap_or_default();
     let interval = history.interval();
     let (name, series) = match target {
-        PlotTarget::Host => ("this machine", Some(history.host())),
+        PlotTarget::Host => ("this host", Some(history.host())),
         PlotTarget::Container(name, series) => (name.as_str(), series.as_deref()),
     };
     let count = request.window.as_millis() / interval.as_millis().max(1) + 2;
@@ -217,11 +221,14 @@ mod tests {
 
     #[test]
     fn rejects_invalid_plot_parameters() {
-        let asked = PlotRequest::parse("what=disk&window=5m&width=9&theme=dark&at=7").unwrap();
-        assert_eq!((asked.metric, asked.theme), (PlotMetric::Disk, Theme::Dark));
-        assert_eq!(asked.window, Duration::from_secs(300));
-        assert_eq!(asked.size, PlotSize::clamped(240, 220));
-        for wrong in [
+        let request = PlotRequest::parse("what=disk&window=5m&width=9&theme=dark&at=7").unwrap();
+        assert_eq!(
+            (request.metric, request.theme),
+            (PlotMetric::Disk, Theme::Dark)
+        );
+        assert_eq!(request.window, Duration::from_secs(300));
+        assert_eq!(request.size, PlotSize::clamped(240, 220));
+        for invalid in [
             "what=love",
             "window=0s",
             "window=1",
@@ -230,7 +237,7 @@ mod tests {
             "theme=pink",
             "x=1",
         ] {
-            assert!(PlotRequest::parse(wrong).is_err(), "{wrong}");
+            assert!(PlotRequest::parse(invalid).is_err(), "{invalid}");
         }
         assert_eq!(parse_window_query(""), Ok(DEFAULT_WINDOW));
         assert!(parse_window_query("window=x").is_err());
@@ -239,8 +246,8 @@ mod tests {
     #[test]
     fn sampled_values_are_drawn() {
         let history = History::new(HistoryFlags::default());
-        let kept = history.update_containers([("ab", "/docker/ab")].into_iter(), Duration::ZERO);
-        let series = kept.into_iter().next().unwrap().unwrap();
+        let added = history.update_containers([("ab", "/docker/ab")].into_iter(), Duration::ZERO);
+        let series = added.into_iter().next().unwrap().unwrap();
         for seconds in [10, 5, 0] {
             let sample = Sample {
                 memory: Some(64 << 20),
@@ -252,18 +259,21 @@ mod tests {
                 &sample,
             );
         }
-        let of = PlotTarget::Container("web".to_owned(), Some(series));
-        let said =
-            |query: &str| render(&history, &of, &PlotRequest::parse(query).unwrap()).unwrap();
-        assert!(said("what=memory").contains("last 64 MiB, from 64 MiB to 64 MiB."));
-        assert!(said("what=cpu&window=1m").contains("CPU: last 50 %, from 50 % to 50 %."));
-        assert!(said("what=disk").contains("written: not known in this time."));
-        assert!(said("what=cpu").contains(">web: CPU, 100 % = one core</title>"));
+        let target = PlotTarget::Container("web".to_owned(), Some(series));
+        let svg =
+            |query: &str| render(&history, &target, &PlotRequest::parse(query).unwrap()).unwrap();
+        assert!(svg("what=memory").contains("last 64 MiB, from 64 MiB to 64 MiB."));
+        assert!(svg("what=cpu&window=1m").contains("CPU: last 50 %, from 50 % to 50 %."));
+        assert!(svg("what=disk").contains("written: no known values in this time range."));
+        assert!(svg("what=cpu").contains(">web: CPU, 100 % = one core</title>"));
         let host = render(
             &history,
             &PlotTarget::Host,
             &PlotRequest::parse("").unwrap(),
         );
-        assert!(host.unwrap().contains("CPU: no samples in this time."));
+        assert!(
+            host.unwrap()
+                .contains("CPU: no samples in this time range.")
+        );
     }
 }

@@ -119,11 +119,11 @@ impl TableRow<'_> {
                 rate_pair_cell(cell, ("↓", "received", received), ("↑", "sent", sent))
             }
             "disk" => {
-                let (read, written) = (
+                let (read, html) = (
                     latest.read_bytes_per_second,
                     latest.written_bytes_per_second,
                 );
-                rate_pair_cell(cell, ("r", "read", read), ("w", "written", written))
+                rate_pair_cell(cell, ("r", "read", read), ("w", "written", html))
             }
             "restarts" => number_cell(cell, self.restarts),
             "vcpus" => number_cell(cell, self.vcpus),
@@ -167,18 +167,18 @@ pub(super) fn memory_bytes(point: &Point) -> Option<f64> {
 }
 
 /// A sparkline, with its values for the script to continue.
-pub(super) fn sparkline_svg(points: &[Point], of: impl Fn(&Point) -> Option<f64>) -> Markup {
-    let values: Vec<_> = points.iter().map(of).collect();
+pub(super) fn sparkline_svg(points: &[Point], value: impl Fn(&Point) -> Option<f64>) -> Markup {
+    let values: Vec<_> = points.iter().map(value).collect();
     let slots = u32::try_from(SPARKLINE_POINTS).unwrap_or(u32::MAX);
     let path = sparkline(&values, slots, SPARKLINE_SIZE);
-    let listed: Vec<_> = values
+    let formatted: Vec<_> = values
         .iter()
         .map(|value| value.map(|it| format!("{it:.3}")).unwrap_or_default())
         .collect();
     let (width, height) = SPARKLINE_SIZE;
     html! {
         svg.spark viewBox=(format!("0 -1 {width} {}", height + 2.0)) preserveAspectRatio="none"
-            aria-hidden="true" data-values=(listed.join(",")) {
+            aria-hidden="true" data-values=(formatted.join(",")) {
             path d=(path) {}
         }
     }
@@ -201,8 +201,8 @@ fn number_cell(cell: &str, number: Option<u64>) -> Markup {
 type LabeledRate = (&'static str, &'static str, Option<f64>);
 
 fn rate_pair_cell(cell: &str, one: LabeledRate, other: LabeledRate) -> Markup {
-    let known = one.2.is_some() || other.2.is_some();
-    let sum = known.then(|| one.2.unwrap_or_default() + other.2.unwrap_or_default());
+    let has_rate = one.2.is_some() || other.2.is_some();
+    let sum = has_rate.then(|| one.2.unwrap_or_default() + other.2.unwrap_or_default());
     html! {
         td.number data-cell=(cell) data-sort=[sum] {
             @for (sign, name, rate) in [one, other] {
@@ -294,10 +294,10 @@ mod tests {
             health: Some(hostile),
             ..TableRow::default()
         };
-        let written = row.render(CONTAINER_COLUMNS).into_string();
-        assert!(!written.contains("<script"), "{written}");
-        assert!(written.contains("href=\"/containers/%22%3E%3Cscript%3Ealert%281%29"));
-        let tree = format!("<t>{}</t>", written.replace('–', "-"));
+        let html = row.render(CONTAINER_COLUMNS).into_string();
+        assert!(!html.contains("<script"), "{html}");
+        assert!(html.contains("href=\"/containers/%22%3E%3Cscript%3Ealert%281%29"));
+        let tree = format!("<t>{}</t>", html.replace('–', "-"));
         let tree = roxmltree::Document::parse(&tree).unwrap();
         let row = tree.root_element().first_element_child().unwrap();
         assert_eq!(row.attribute("data-key"), Some(hostile));
@@ -306,10 +306,10 @@ mod tests {
 
     #[test]
     fn unknown_differs_from_zero() {
-        let written = TableRow::default().render(CONTAINER_COLUMNS).into_string();
-        assert!(!written.contains(">0<"), "{written}");
-        assert!(!written.contains("data-sort=\"0\""), "{written}");
-        assert!(written.matches(UNKNOWN).count() >= 8, "{written}");
+        let html = TableRow::default().render(CONTAINER_COLUMNS).into_string();
+        assert!(!html.contains(">0<"), "{html}");
+        assert!(!html.contains("data-sort=\"0\""), "{html}");
+        assert!(html.matches(UNKNOWN).count() >= 8, "{html}");
     }
 
     #[test]

@@ -304,14 +304,11 @@ fn container_is_found_by_name_id_prefix_or_cgroup() {
     assert_eq!(id("%2Fsystem.slice%2Fssh.service"), None);
 
     let (status, body) = api.error("/api/v1/containers/we");
-    assert_eq!(
-        (status, body.as_str()),
-        (404, "there is no container \"we\"")
-    );
+    assert_eq!((status, body.as_str()), (404, "no such container: \"we\""));
     let response = api.get("/api/v1/containers/3f4e");
     assert_eq!(response.status, 409);
     let body = response.json();
-    assert_eq!(body["error"], "\"3f4e\" may be one of 2 containers");
+    assert_eq!(body["error"], "ambiguous container \"3f4e\": 2 matches");
     let candidates = body["candidates"].as_array().unwrap();
     let names = candidates.iter().map(|it| it["name"].as_str().unwrap());
     assert_eq!(
@@ -370,7 +367,7 @@ fn history_matches_in_summary_and_points() {
     let (status, history) = api.error("/api/v1/containers/%2Fsystem.slice%2Fssh.service/points");
     assert_eq!(status, 404);
     assert!(
-        history.ends_with("is no container: only those have a history"),
+        history.ends_with("is not a container: only containers have a history"),
         "{history}"
     );
 }
@@ -442,30 +439,30 @@ fn removed_container_keeps_history_under_all_names() {
 fn invalid_requests_get_json_errors() {
     let api = ApiFixture::new("wrong", &[]);
     for (path, status, error) in [
-        ("/api", 404, "there is nothing at this path"),
-        ("/api/v2/host", 404, "there is nothing at this path"),
-        ("/api/v1/host/", 404, "there is nothing at this path"),
+        ("/api", 404, "no such path"),
+        ("/api/v2/host", 404, "no such path"),
+        ("/api/v1/host/", 404, "no such path"),
         (
             "/api/v1/host?x",
             400,
-            "unknown parameter \"x\": there is none here",
+            "unknown parameter \"x\": no parameters are supported",
         ),
         (
             "/api/v1/containers?al=true",
             400,
-            "unknown parameter \"al\": there is all",
+            "unknown parameter \"al\": expected all",
         ),
         (
             "/api/v1/containers?all=yes",
             400,
-            "all is neither true nor false: \"yes\"",
+            "invalid all \"yes\": expected true or false",
         ),
         (
             "/api/v1/containers?all=true&all=true",
             400,
-            "the parameter \"all\" is there twice",
+            "duplicate parameter \"all\"",
         ),
-        ("/api/v1/containers/%ff", 400, "the path is not UTF-8"),
+        ("/api/v1/containers/%ff", 400, "path is not UTF-8"),
         (
             "/api/v1/containers/web/history?window=5",
             400,
@@ -479,12 +476,12 @@ fn invalid_requests_get_json_errors() {
         (
             "/api/v1/host/points?last=0",
             400,
-            "last is not a number from 1 to 10000: \"0\"",
+            "invalid last \"0\": expected a number from 1 to 10000",
         ),
         (
             "/api/v1/host/points?window=1m",
             400,
-            "unknown parameter \"window\": there is last",
+            "unknown parameter \"window\": expected last",
         ),
     ] {
         assert_eq!(api.error(path), (status, error.to_owned()), "{path}");
@@ -555,7 +552,7 @@ fn without_cgroups_engine_state_is_returned() {
     let (status, body) = api.error("/api/v1/containers/a1b2");
     assert_eq!(status, 503, "{body}");
     assert!(
-        body.contains("not all can be seen: control groups: "),
+        body.contains("the listing is incomplete: control groups: "),
         "{body}"
     );
 }
@@ -830,7 +827,7 @@ fn top_reports_why_it_has_no_data() {
             &["ftp://x"][..],
             "expected http://, https:// or unix:///PATH",
         ),
-        (&["--top.interval=1ms"], "not from 500ms to 1h"),
+        (&["--top.interval=1ms"], "expected 500ms to 1h"),
     ] {
         let (status, output) = top(args);
         assert_eq!(

@@ -80,16 +80,16 @@ fn every_collector_has_a_result_or_a_reason() {
     assert_eq!(code, Some(0), "{text}");
     let host = section(&text, "HOST");
     assert_eq!(line_of(host, "loadavg"), "ok loadavg 3 series");
-    assert_eq!(line_of(host, "btrfs"), "- btrfs nothing to show here");
-    let mdadm = format!("- mdadm nothing here: {}", fixture("vm-v1").display());
+    assert_eq!(line_of(host, "btrfs"), "- btrfs no series");
+    let mdadm = format!("- mdadm no data: {}", fixture("vm-v1").display());
     assert!(unwrapped(host).contains(&mdadm), "{host}");
     assert!(section(&text, "OFF").contains("uname"));
-    assert!(section(&text, "NOT BUILT YET").contains("zfs"));
+    assert!(section(&text, "NOT IMPLEMENTED YET").contains("zfs"));
     let containers = section(&text, "CONTAINERS");
     assert!(line_of(containers, "container_cpu").starts_with("ok container_cpu"));
     let summary = text.lines().next().unwrap();
     assert!(
-        summary.contains(": everything that is on works, "),
+        summary.contains(": all enabled collectors work, "),
         "{text}"
     );
     assert!(summary.ends_with(" ok."), "{text}");
@@ -101,13 +101,16 @@ fn partial_errors_name_their_file() {
     assert_eq!(code, Some(0), "{text}");
     let notes = findings(&text, "note");
     assert!(notes.contains("note host: textfile: "), "{notes}");
-    assert!(notes.contains("1 part left out:"), "{notes}");
+    assert!(notes.contains("1 part skipped:"), "{notes}");
     assert!(notes.contains("textfile/broken.prom:1: last line has no newline"));
     assert!(
-        notes.contains("note control groups: control groups cannot be read:"),
+        notes.contains("note control groups: cannot read cgroups:"),
         "{notes}"
     );
-    assert!(notes.contains("To fix it: mount them at "), "{notes}");
+    assert!(
+        notes.contains("Fix: mount the cgroup file system at "),
+        "{notes}"
+    );
 }
 
 #[test]
@@ -120,10 +123,13 @@ fn cgroups_and_unnamed_containers_are_listed() {
         "{groups}"
     );
     let notes = findings(&text, "note");
-    assert!(notes.contains("does not measure pressure (PSI)"), "{notes}");
-    assert!(notes.contains("To fix it: add psi=1 to"), "{notes}");
-    assert!(section(&text, "ENGINES").contains("none is asked, as the flags say"));
-    let note = "note names of containers: 1 without a name: made by Docker";
+    assert!(
+        notes.contains("pressure stall information (PSI) is disabled"),
+        "{notes}"
+    );
+    assert!(notes.contains("Fix: add psi=1 to"), "{notes}");
+    assert!(section(&text, "ENGINES").contains("engines are disabled (empty --engine.socket)"));
+    let note = "note names of containers: 1 unnamed: created by Docker";
     assert!(notes.contains(note), "{notes}");
     assert!(
         notes.contains("systemctl enable --now podman.socket"),
@@ -135,10 +141,10 @@ fn cgroups_and_unnamed_containers_are_listed() {
     let (text, _) = text_and_code(&check(&flags).output().unwrap());
     let names = section(&text, "NAMES OF CONTAINERS");
     assert!(
-        names.contains("-     1 hidden by --cgroup.exclude:"),
+        names.contains("-     1 excluded by --cgroup.exclude:"),
         "{names}"
     );
-    assert!(!names.contains("made by Podman"), "{names}");
+    assert!(!names.contains("created by Podman"), "{names}");
 }
 
 #[test]
@@ -159,7 +165,7 @@ fn failing_collector_is_an_error() {
     );
     assert!(errors.contains("/loadavg:1: "), "{errors}");
     let summary = text.lines().next().unwrap();
-    assert!(summary.contains(": 1 thing is wrong, "), "{text}");
+    assert!(summary.contains(": 1 error, "), "{text}");
     // First the summary, then the errors, then the rest.
     let third = text.lines().nth(3).unwrap();
     assert!(third.starts_with("  WRONG host: loadavg: "), "{text}");
@@ -173,8 +179,8 @@ fn dead_sockets(dir: &TempDir) -> [(PathBuf, &'static str); 3] {
     drop(UnixListener::bind(&dead).unwrap());
     [
         (dead, "Connection refused"),
-        (dir.0.join("none.sock"), "does not exist"),
-        (dir.0.clone(), "is not a socket"),
+        (dir.0.join("none.sock"), "no such file or directory"),
+        (dir.0.clone(), "not a socket"),
     ]
 }
 
@@ -191,7 +197,7 @@ fn unreachable_engine_is_an_error() {
         let start = format!("WRONG engines: {}", socket.display());
         assert!(errors.starts_with(&start), "{errors}");
         assert!(errors.contains(words), "{errors}");
-        assert!(errors.contains("To fix it: "), "{errors}");
+        assert!(errors.contains("Fix: "), "{errors}");
     }
 }
 
@@ -210,7 +216,7 @@ fn only_required_daemons_are_queried() {
     let (text, _) = text_and_code(&check(&flags).output().unwrap());
     let notes = findings(&text, "note");
     assert!(notes.contains("note domains: libvirt: "), "{text}");
-    assert!(notes.contains("1 part left out: "), "{text}");
+    assert!(notes.contains("1 part skipped: "), "{text}");
     assert!(!text.contains("ENGINES"), "{text}");
 }
 
@@ -229,7 +235,7 @@ fn engine_permission_error_has_a_fix() {
     let _listening = UnixListener::bind(&socket).unwrap();
     let closed = std::fs::Permissions::from_mode(0o660);
     std::fs::set_permissions(&socket, closed).unwrap();
-    for (group, fix) in [(0, "run as root"), (65_533, "join the group 65533")] {
+    for (group, fix) in [(0, "run as root"), (65_533, "join group 65533")] {
         chown(&socket, None, Some(group)).unwrap();
         let mut command = Command::new(&binary);
         command
@@ -242,7 +248,7 @@ fn engine_permission_error_has_a_fix() {
         let (text, code) = text_and_code(&command.output().unwrap());
         assert_eq!(code, Some(1), "{text}");
         let errors = findings(&text, "WRONG");
-        assert!(errors.contains("(uid 65534) may not connect"), "{errors}");
+        assert!(errors.contains("(uid 65534)"), "{errors}");
         assert!(errors.contains(fix), "{errors}");
     }
 }
@@ -262,10 +268,10 @@ fn missing_libvirt_is_not_an_error() {
     assert_eq!(code, Some(0), "{text}");
     let domains = section(&text, "DOMAINS");
     let line = line_of(domains, "libvirt");
-    assert!(line.starts_with("- libvirt nothing here:"), "{domains}");
+    assert!(line.starts_with("- libvirt no data:"), "{domains}");
     let libvirt = section(&text, "LIBVIRT");
     let libvirt = unwrapped(libvirt);
-    assert!(libvirt.starts_with("- none found at "), "{libvirt}");
+    assert!(libvirt.starts_with("- no libvirt socket at "), "{libvirt}");
     assert!(
         libvirt.contains("/run/libvirt/virtqemud-sock-ro,"),
         "{libvirt}"
@@ -286,7 +292,7 @@ fn unreachable_libvirt_is_an_error() {
         let start = format!("WRONG libvirt: {}", socket.display());
         assert!(libvirt.starts_with(&start), "{libvirt}");
         assert!(libvirt.contains(words), "{libvirt}");
-        assert!(libvirt.contains("To fix it: "), "{libvirt}");
+        assert!(libvirt.contains("Fix: "), "{libvirt}");
     }
 }
 
@@ -347,7 +353,7 @@ fn libvirt_version_and_domain_count_are_listed() {
     assert!(libvirt.starts_with(&start), "{libvirt}");
     assert!(libvirt.contains("QEMU"), "{libvirt}");
     let words: Vec<_> = libvirt.split_whitespace().collect();
-    assert!(words.join(" ").ends_with("domains: 1, 0 of them running"));
+    assert!(words.join(" ").ends_with("domains: 1, running: 0"));
 }
 
 #[test]

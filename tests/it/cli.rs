@@ -94,10 +94,10 @@ fn long_help_lists_all_flags_in_groups() {
         "History:",
         "Security:",
         "Logging:",
-        "Collectors of the host:",
-        "Collectors of containers:",
-        "Collectors of virtual machines:",
-        "Collectors of the census:",
+        "Host collectors:",
+        "Container collectors:",
+        "Domain collectors:",
+        "Census collectors:",
     ] {
         assert!(help.contains(&format!("\n{heading}\n")), "{heading}");
     }
@@ -169,7 +169,7 @@ fn server_flags_are_accepted_on_both_sides_of_check_and_census() {
 #[test]
 fn other_subcommands_reject_server_flags() {
     let line = usage_error(&["--collector.loadavg", "top"]);
-    let expected = "--collector.loadavg is a flag of serve, check and census, not of top";
+    let expected = "--collector.loadavg is only valid for serve, check and census, not for top";
     assert!(line.contains(expected), "{line}");
     for subcommand in ["top", "targets", "web-config", "man"] {
         let line = usage_error(&[subcommand, "--log.level=warn"]);
@@ -332,7 +332,7 @@ fn manual_page_has_all_subcommands_and_flags() {
         ".SH NAME",
         ".SH SYNOPSIS",
         ".SH WEB",
-        ".SH \"COLLECTORS OF THE HOST\"",
+        ".SH \"HOST COLLECTORS\"",
         ".SH SUBCOMMANDS",
         ".SS strata_exporter check",
         ".SS strata_exporter targets add",
@@ -400,7 +400,7 @@ fn hangup_without_a_web_config_is_logged() {
     wait_until("a log line", || {
         program
             .log()
-            .contains("no web config to reload")
+            .contains("no web config file to reload")
             .then_some(())
     });
     assert!(program.get("/-/healthy", "").is_ok());
@@ -426,7 +426,7 @@ fn hangup_reloads_the_web_config() {
     wait_until("an error", || {
         program
             .log()
-            .contains("the new web config is wrong")
+            .contains("cannot reload web config")
             .then_some(())
     });
     assert!(program.get("/-/healthy", "").is_ok());

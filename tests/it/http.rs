@@ -365,7 +365,11 @@ fn only_get_and_head_are_allowed() {
             let request =
                 format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
             let response = exporter.connect().request(&request);
-            response.assert_is(405, TEXT, "Only GET and HEAD are answered here.\n");
+            response.assert_is(
+                405,
+                TEXT,
+                "Method not allowed: only GET and HEAD are supported.\n",
+            );
             assert_eq!(response.header("allow"), Some("GET, HEAD"));
         }
     }
@@ -387,7 +391,7 @@ fn other_paths_are_served_or_not_found() {
     ] {
         exporter
             .get(path)
-            .assert_is(404, TEXT, "There is nothing here.\n");
+            .assert_is(404, TEXT, "404 page not found\n");
     }
     let landing = exporter.get("/");
     assert_eq!(landing.status, 200);
@@ -527,7 +531,7 @@ fn page_assets_are_cacheable() {
     }
     exporter
         .get("/page/x/nothing")
-        .assert_is(404, TEXT, "There is nothing here.\n");
+        .assert_is(404, TEXT, "404 page not found\n");
 }
 
 #[test]
@@ -712,10 +716,7 @@ os.execv(sys.argv[2], sys.argv[2:])
     assert!(exporter.wait_for_exit().success());
     // The socket belongs to systemd and is not removed.
     assert!(path.exists());
-    assert_startup_error(
-        &["--web.systemd-socket"],
-        &["systemd handed over no socket"],
-    );
+    assert_startup_error(&["--web.systemd-socket"], &["no socket passed by systemd"]);
 }
 
 fn run(flags: &[&str]) -> Output {
@@ -779,7 +780,7 @@ fn startup_errors_are_one_line() {
         ),
         (
             &["--web.listen-address=127.0.0.1:99999"],
-            &["\"99999\" is not a port number"],
+            &["invalid port \"99999\""],
         ),
         (
             &["--web.listen-address=192.0.2.1:0"],

@@ -589,7 +589,7 @@ fn file_is_unchanged_if_its_owner_cannot_be_kept() {
         .arg("h:1");
     let (code, output) = run_with_input(command.uid(NOBODY_UID).gid(NOBODY_UID), "");
     assert_eq!(code, Some(1));
-    assert!(output.contains("its owner 0:0 cannot be kept"), "{output}");
+    assert!(output.contains("cannot preserve owner 0:0"), "{output}");
     assert_eq!(groups(&file), json!([]));
     assert!(!dir.0.join(".targets.json.tmp").exists());
 }
@@ -640,7 +640,7 @@ fn symbolic_link_is_preserved() {
     let (code, output) = targets("add", &link, &["h:1"]);
     assert_eq!(code, Some(1));
     assert!(
-        output.ends_with("link.json is a link to what does not exist\n"),
+        output.ends_with("link.json is a dangling symbolic link\n"),
         "{output}"
     );
     fs::write(&real, "[]").unwrap();
@@ -686,38 +686,49 @@ fn exit_codes_distinguish_usage_errors_from_failures() {
             "add",
             vec![],
             2,
-            "strata_exporter: the following required arguments were not provided: <TARGET>..., try --help\n",
+            "strata_exporter: the following required arguments were not provided: <TARGET>..., \
+             try --help\n",
         ),
         (
             "remove",
             vec![],
             2,
-            "strata_exporter: the following required arguments were not provided: --label <NAME=VALUE>, try --help\n",
+            "strata_exporter: the following required arguments were not provided: --label \
+             <NAME=VALUE>, try --help\n",
         ),
         (
             "add",
             vec!["--label=a-b=1", "h:1"],
             2,
-            "strata_exporter: invalid value 'a-b=1' for '--label <NAME=VALUE>': \"a-b\" is not a valid label name, try --help\n",
+            "strata_exporter: invalid value 'a-b=1' for '--label <NAME=VALUE>': \"a-b\" is not a \
+             valid label name, try --help\n",
         ),
         (
             "add",
             vec!["--label=a", "h:1"],
             2,
-            "strata_exporter: invalid value 'a' for '--label <NAME=VALUE>': not a label such as service_id=web, try --help\n",
+            "strata_exporter: invalid value 'a' for '--label <NAME=VALUE>': expected NAME=VALUE, \
+             such as service_id=web, try --help\n",
         ),
         (
             "move",
             vec![],
             2,
-            "strata_exporter: unrecognized subcommand 'move' (did you mean 'remove'?), try --help\n",
+            "strata_exporter: unrecognized subcommand 'move' (did you mean 'remove'?), try \
+             --help\n",
         ),
-        ("list", vec![], 1, "strata_exporter: FILE does not exist\n"),
+        (
+            "list",
+            vec![],
+            1,
+            "strata_exporter: FILE: no such file or directory\n",
+        ),
         (
             "add",
             vec!["http://h"],
             1,
-            "strata_exporter: FILE: \"http://h\" is not a valid hostname: give it as HOST:PORT, without scheme and path\n",
+            "strata_exporter: FILE: \"http://h\" is not a valid hostname: expected HOST:PORT, \
+             without scheme and path\n",
         ),
         ("remove", vec!["h:1"], 0, "nothing to change\n"),
     ] {

@@ -190,7 +190,7 @@ fn only_certificates_of_configured_authorities_are_trusted() {
         )
         .is(
             "its certificate is not for elsewhere.example: ask for a name that it has, or set \
-         tls_config.server_name in --http.config.file to one; it is for localhost, 127.0.0.1",
+             tls_config.server_name in --http.config.file to one; it is for localhost, 127.0.0.1",
         );
 }
 
@@ -428,7 +428,7 @@ fn settings_errors_name_their_position_before_connecting() {
         ("basic_auth: [", format!("{file}:")),
         (
             "proxy_url: x",
-            format!("{file}:1:1: top does not know proxy_url"),
+            format!("{file}:1:1: proxy_url is not supported by top"),
         ),
         (
             "tls_config: {ca_file: none}",
@@ -451,6 +451,6 @@ fn settings_errors_name_their_position_before_connecting() {
         output.is_usage_error(&format!("strata_exporter: --http.config.file: {expected}"));
     }
     let output = fixture.top("https://me:secret@localhost:1", "");
-    output.is_usage_error("URL: name and password belong into --http.config.file, as basic_auth");
+    output.is_usage_error("URL: user name and password are not supported in the URL");
     assert!(!output.text.contains("secret"), "{output:?}");
 }

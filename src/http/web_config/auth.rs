@@ -66,11 +66,11 @@ struct PendingGuard<'a>(&'a AtomicUsize);
 
 impl<'a> PendingGuard<'a> {
     /// `None` if there are too many.
-    fn try_enter(all: &'a AtomicUsize) -> Option<Self> {
-        let before = all.fetch_add(1, Ordering::Relaxed);
+    fn try_enter(counter: &'a AtomicUsize) -> Option<Self> {
+        let before = counter.fetch_add(1, Ordering::Relaxed);
         // Created before the check, so that the counter is decremented in either case.
-        let waiting = Self(all);
-        (before < MAX_PENDING).then_some(waiting)
+        let guard = Self(counter);
+        (before < MAX_PENDING).then_some(guard)
     }
 }
 
@@ -83,8 +83,8 @@ impl Drop for PendingGuard<'_> {
 impl Authenticator {
     pub(super) fn new() -> Result<Self, String> {
         let mut salt = [0; 16];
-        let drawn = getrandom(&mut salt, GetRandomFlags::empty());
-        drawn.map_err(|error| format!("no random numbers: {error}"))?;
+        let result = getrandom(&mut salt, GetRandomFlags::empty());
+        result.map_err(|error| format!("getrandom: {error}"))?;
         Ok(Self {
             salt,
             accepted: Mutex::default(),
@@ -103,23 +103,25 @@ impl Authenticator {
         let Some((name, password)) = credentials(headers) else {
             return Err(RejectReason::NoPassword);
         };
-        let known = std::str::from_utf8(&name).ok();
-        let known = known.and_then(|name| users.get(name));
-        let hash = known.cloned().unwrap_or_else(|| self.decoy(users, &name));
+        let user_hash = std::str::from_utf8(&name).ok();
+        let user_hash = user_hash.and_then(|name| users.get(name));
+        let hash = user_hash
+            .cloned()
+            .unwrap_or_else(|| self.decoy(users, &name));
         let key = self.key(&[&name, hash.as_bytes(), &password]);
         if let Some(result) = self.cached_result(key) {
             return result;
         }
-        let waiting = PendingGuard::try_enter(&self.pending).ok_or(RejectReason::Busy)?;
-        let turn = Arc::clone(&self.verify_permits).acquire_owned().await;
+        let pending = PendingGuard::try_enter(&self.pending).ok_or(RejectReason::Busy)?;
+        let permit = Arc::clone(&self.verify_permits).acquire_owned().await;
         // A previous request may have had the same credentials.
         if let Some(result) = self.cached_result(key) {
             return result;
         }
-        let (this, is_known) = (Arc::clone(self), known.is_some());
+        let (this, is_known) = (Arc::clone(self), user_hash.is_some());
         let compared = aside(move || {
-            let is_right = hash.verify(&password) && is_known;
-            let list = if is_right {
+            let is_valid = hash.verify(&password) && is_known;
+            let list = if is_valid {
                 &this.accepted
             } else {
                 &this.rejected
@@ -129,12 +131,12 @@ impl Authenticator {
                 .insert(key);
             // Not earlier: if the request is dropped, the next one must still wait for this
             // comparison.
-            drop(turn);
-            is_right
+            drop(permit);
+            is_valid
         });
-        let is_right = compared.await;
-        drop(waiting);
-        match is_right {
+        let is_valid = compared.await;
+        drop(pending);
+        match is_valid {
             Some(true) => Ok(()),
             Some(false) => Err(RejectReason::WrongPassword),
             None => Err(RejectReason::Busy),
@@ -142,27 +144,27 @@ impl Authenticator {
     }
 
     fn cached_result(&self, key: CredentialKey) -> Option<Result<(), RejectReason>> {
-        let has = |list: &Mutex<CredentialCache>| {
+        let contains = |list: &Mutex<CredentialCache>| {
             let list = list.lock().unwrap_or_else(PoisonError::into_inner);
             list.keys.contains(&key)
         };
-        if has(&self.accepted) {
+        if contains(&self.accepted) {
             return Some(Ok(()));
         }
-        has(&self.rejected).then_some(Err(RejectReason::WrongPassword))
+        contains(&self.rejected).then_some(Err(RejectReason::WrongPassword))
     }
 
     /// A hash that matches no known password, with the cost of one of the users' hashes. The same
     /// name always gets the same hash.
     fn decoy(&self, users: &BTreeMap<String, PasswordHash>, name: &[u8]) -> PasswordHash {
-        let drawn = self.key(&[name]);
-        let drawn = drawn.iter().fold(0usize, |sum, byte| {
+        let digest = self.key(&[name]);
+        let number = digest.iter().fold(0usize, |sum, byte| {
             sum.wrapping_mul(31).wrapping_add(usize::from(*byte))
         });
-        let like = users
+        let template = users
             .values()
-            .nth(drawn.checked_rem(users.len()).unwrap_or(0));
-        PasswordHash::decoy(like)
+            .nth(number.checked_rem(users.len()).unwrap_or(0));
+        PasswordHash::decoy(template)
     }
 
     fn key(&self, parts: &[&[u8]]) -> CredentialKey {
@@ -177,8 +179,8 @@ impl Authenticator {
 
 /// The name and password of the request's basic authentication header.
 fn credentials(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
-    let given = headers.get(AUTHORIZATION)?.as_bytes();
-    let (scheme, rest) = given.split_at_checked(6)?;
+    let value = headers.get(AUTHORIZATION)?.as_bytes();
+    let (scheme, rest) = value.split_at_checked(6)?;
     if !scheme.eq_ignore_ascii_case(b"basic ") {
         return None;
     }
@@ -240,7 +242,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_correct_password_is_accepted() {
-        let logins = Arc::new(Authenticator::new().unwrap());
+        let authenticator = Arc::new(Authenticator::new().unwrap());
         let users = users(&[("a", "one"), ("b", "two")]);
         // The cached result is the same as the first one.
         for _ in 0..2 {
@@ -253,98 +255,114 @@ mod tests {
                 ("", "one", Err(RejectReason::WrongPassword)),
                 ("c", "fakepassword", Err(RejectReason::WrongPassword)),
             ] {
-                let got = logins
+                let got = authenticator
                     .authenticate(&users, &basic_auth(name, password))
                     .await;
                 assert_eq!(got, result, "{name} {password}");
             }
         }
-        let none = logins.authenticate(&users, &HeaderMap::new()).await;
+        let none = authenticator.authenticate(&users, &HeaderMap::new()).await;
         assert_eq!(none, Err(RejectReason::NoPassword));
     }
 
     #[tokio::test]
     async fn changed_password_invalidates_cache() {
-        let logins = Arc::new(Authenticator::new().unwrap());
-        let asks = basic_auth("a", "one");
+        let authenticator = Arc::new(Authenticator::new().unwrap());
+        let request = basic_auth("a", "one");
         assert_eq!(
-            logins.authenticate(&users(&[("a", "one")]), &asks).await,
+            authenticator
+                .authenticate(&users(&[("a", "one")]), &request)
+                .await,
             Ok(())
         );
         let now = users(&[("a", "two")]);
-        let refused = Err(RejectReason::WrongPassword);
-        assert_eq!(logins.authenticate(&now, &asks).await, refused);
-        let gone = users(&[("b", "one")]);
-        assert_eq!(logins.authenticate(&gone, &asks).await, refused);
+        let rejected = Err(RejectReason::WrongPassword);
+        assert_eq!(authenticator.authenticate(&now, &request).await, rejected);
+        let removed = users(&[("b", "one")]);
+        assert_eq!(
+            authenticator.authenticate(&removed, &request).await,
+            rejected
+        );
     }
 
     #[tokio::test]
     async fn pending_logins_are_bounded_and_cached_skip_queue() {
-        let logins = Arc::new(Authenticator::new().unwrap());
+        let authenticator = Arc::new(Authenticator::new().unwrap());
         let users = Arc::new(users(&[("a", "one")]));
         assert_eq!(
-            logins.authenticate(&users, &basic_auth("a", "one")).await,
+            authenticator
+                .authenticate(&users, &basic_auth("a", "one"))
+                .await,
             Ok(())
         );
-        let under_way = Arc::clone(&logins.verify_permits)
+        let busy_permit = Arc::clone(&authenticator.verify_permits)
             .acquire_owned()
             .await
             .unwrap();
         let mut guesses = Vec::new();
         for guess in 0..MAX_PENDING {
-            let (logins, users) = (Arc::clone(&logins), Arc::clone(&users));
+            let (authenticator, users) = (Arc::clone(&authenticator), Arc::clone(&users));
             guesses.push(tokio::spawn(async move {
                 let guess = basic_auth("a", &guess.to_string());
-                logins.authenticate(&users, &guess).await
+                authenticator.authenticate(&users, &guess).await
             }));
         }
-        while logins.pending.load(Ordering::Relaxed) < MAX_PENDING {
+        while authenticator.pending.load(Ordering::Relaxed) < MAX_PENDING {
             tokio::task::yield_now().await;
         }
-        let one_more = logins.authenticate(&users, &basic_auth("a", "other")).await;
+        let one_more = authenticator
+            .authenticate(&users, &basic_auth("a", "other"))
+            .await;
         assert_eq!(one_more, Err(RejectReason::Busy));
         assert_eq!(
-            logins.authenticate(&users, &basic_auth("a", "one")).await,
+            authenticator
+                .authenticate(&users, &basic_auth("a", "one"))
+                .await,
             Ok(())
         );
-        drop(under_way);
+        drop(busy_permit);
         for guess in guesses {
             assert_eq!(guess.await.unwrap(), Err(RejectReason::WrongPassword));
         }
-        assert_eq!(logins.pending.load(Ordering::Relaxed), 0);
-        let one_more = logins.authenticate(&users, &basic_auth("a", "other")).await;
+        assert_eq!(authenticator.pending.load(Ordering::Relaxed), 0);
+        let one_more = authenticator
+            .authenticate(&users, &basic_auth("a", "other"))
+            .await;
         assert_eq!(one_more, Err(RejectReason::WrongPassword));
     }
 
     #[test]
     fn credential_cache_is_bounded() {
-        let mut remembered = CredentialCache::default();
+        let mut cache = CredentialCache::default();
         for number in 0..3 * CACHE_CAPACITY {
             let mut key = [0; 32];
             key[..8].copy_from_slice(&number.to_le_bytes());
-            remembered.insert(key);
-            remembered.insert(key);
+            cache.insert(key);
+            cache.insert(key);
         }
-        assert_eq!(remembered.keys.len(), CACHE_CAPACITY);
-        assert_eq!(remembered.order.len(), CACHE_CAPACITY);
+        assert_eq!(cache.keys.len(), CACHE_CAPACITY);
+        assert_eq!(cache.order.len(), CACHE_CAPACITY);
     }
 
     #[test]
     fn unknown_user_costs_as_much_as_known_user() {
-        let logins = Authenticator::new().unwrap();
+        let authenticator = Authenticator::new().unwrap();
         let mut users = users(&[("a", "one")]);
-        assert_eq!(logins.decoy(&users, b"x").cost(), 4);
-        let dear = format!(
+        assert_eq!(authenticator.decoy(&users, b"x").cost(), 4);
+        let expensive = format!(
             "$2y$07${}",
             "QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
         );
-        users.insert("b".to_owned(), PasswordHash::parse(&dear).unwrap());
+        users.insert("b".to_owned(), PasswordHash::parse(&expensive).unwrap());
         let mut costs: Vec<u32> = (0..100u8)
-            .map(|name| logins.decoy(&users, &[name]).cost())
+            .map(|name| authenticator.decoy(&users, &[name]).cost())
             .collect();
         costs.sort_unstable();
         costs.dedup();
         assert_eq!(costs, [4, 7]);
-        assert_eq!(logins.decoy(&users, b"x"), logins.decoy(&users, b"x"));
+        assert_eq!(
+            authenticator.decoy(&users, b"x"),
+            authenticator.decoy(&users, b"x")
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! `strata_exporter web-config check FILE...`: says what is wrong with such files, and where.
+//! `strata_exporter web-config check FILE...`: validates web config files.
 
 use std::path::{Path, PathBuf};
 
@@ -24,20 +24,20 @@ pub struct CheckFlags {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Say what is wrong with a file, and where.
+    /// Validate files and print errors with their positions.
     Check {
-        /// The file; can be repeated.
+        /// Web config file; can be repeated.
         #[arg(value_name = "FILE", required = true)]
         files: Vec<PathBuf>,
     },
 }
 
-/// What was found.
+/// Results of the validation.
 #[derive(Debug, Default)]
 pub struct WebConfigCheckOutput {
-    /// About the files that are good, for standard output.
+    /// Summaries of valid files, for standard output.
     pub valid: String,
-    /// About the others, for standard error.
+    /// Errors of invalid files, for standard error.
     pub errors: String,
 }
 
@@ -55,7 +55,7 @@ pub fn run(flags: &CheckFlags) -> WebConfigCheckOutput {
     output
 }
 
-/// Looks at one file: what it makes of the server, or what is wrong with it.
+/// Validates one file. Returns a summary, or the error.
 pub fn check_file(file: &Path) -> Result<String, String> {
     let loaded = LoadedConfig::load(file).0?;
     Ok(format!("{}: {}", file.display(), loaded.summary()))

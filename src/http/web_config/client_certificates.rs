@@ -3,7 +3,6 @@
 //! `webpki` verifies certificate chains. If certificates need not be signed by a CA, only
 //! possession of the private key is verified, as in exporter-toolkit. If a list of names is
 //! configured, any certificate must contain one of them.
-//! list is given, that a name in them is on it.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -51,7 +50,7 @@ struct SanNotAllowed;
 
 impl std::fmt::Display for SanNotAllowed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("none of the certificate's names is in client_allowed_sans")
+        f.write_str("no subject alternative name of the certificate is in client_allowed_sans")
     }
 }
 
@@ -113,11 +112,11 @@ impl ClientCertVerifier for SanVerifier {
 
 /// The subject alternative names of a certificate, in Go's notation.
 pub(super) fn subject_alt_names(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Error> {
-    let unread = || Error::InvalidCertificate(CertificateError::BadEncoding);
-    let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| unread())?;
+    let invalid = || Error::InvalidCertificate(CertificateError::BadEncoding);
+    let (_, certificate) = parse_x509_certificate(certificate).map_err(|_| invalid())?;
     let names = certificate
         .subject_alternative_name()
-        .map_err(|_| unread())?;
+        .map_err(|_| invalid())?;
     let names = names.iter().flat_map(|names| &names.value.general_names);
     let names = names.filter_map(|name| match name {
         GeneralName::DNSName(name) | GeneralName::RFC822Name(name) | GeneralName::URI(name) => {

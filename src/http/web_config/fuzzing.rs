@@ -11,18 +11,18 @@ pub(crate) fn file(bytes: &[u8]) -> usize {
     match parse(bytes, Path::new("/etc/strata")) {
         Ok(config) => {
             assert!(config.users.keys().all(|name| !name.contains(':')));
-            let said = [config.tls.is_some(), config.rate_limit.is_some()];
-            let said = said.into_iter().filter(|it| *it).count();
-            let said = said + config.headers.len() + config.users.len();
+            let settings = [config.tls.is_some(), config.rate_limit.is_some()];
+            let count = settings.into_iter().filter(|it| *it).count();
+            let count = count + config.headers.len() + config.users.len();
             // A file with settings must not count as empty, because an empty one disables
             // protection.
-            assert!(said == 0 || !config.is_empty());
-            said
+            assert!(count == 0 || !config.is_empty());
+            count
         }
         // The error goes to the log.
-        Err(wrong) => {
-            let said = wrong.to_string();
-            assert!(!said.contains('\n') && said.len() <= 8 * bytes.len() + 2000);
+        Err(error) => {
+            let message = error.to_string();
+            assert!(!message.contains('\n') && message.len() <= 8 * bytes.len() + 2000);
             0
         }
     }
@@ -35,7 +35,7 @@ pub(crate) fn certificate(bytes: &[u8]) -> usize {
         return 0;
     };
     // An address is formatted with up to 39 bytes.
-    let written: usize = names.iter().map(String::len).sum();
-    assert!(written <= 20 * bytes.len());
+    let total_len: usize = names.iter().map(String::len).sum();
+    assert!(total_len <= 20 * bytes.len());
     names.len()
 }

@@ -108,14 +108,14 @@ impl Curve {
 impl<'de> Deserialize<'de> for Suite {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
-        let found = SUITES.iter().find(|(known, _)| *known == name);
+        let found = SUITES.iter().find(|(supported, _)| *supported == name);
         found.and_then(|(_, id)| Self::from_id(*id)).ok_or_else(|| {
             let names: Vec<_> = SUITES.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
             D::Error::custom(if UNSUPPORTED_SUITES.contains(&name.as_str()) {
-                format!("cipher suite {name} is not there, for it is weak: there are {names}")
+                format!("cipher suite {name} is weak and not supported, expected one of {names}")
             } else {
-                format!("unknown cipher suite {name:?}: there are {names}")
+                format!("unknown cipher suite {name:?}, expected one of {names}")
             })
         })
     }
@@ -124,14 +124,14 @@ impl<'de> Deserialize<'de> for Suite {
 impl<'de> Deserialize<'de> for Curve {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
-        let found = CURVES.iter().find(|(known, _)| *known == name);
+        let found = CURVES.iter().find(|(supported, _)| *supported == name);
         found.and_then(|(_, id)| Self::from_id(*id)).ok_or_else(|| {
             let names: Vec<_> = CURVES.iter().map(|(name, _)| *name).collect();
             let names = names.join(", ");
             D::Error::custom(if name == "CurveP521" {
-                format!("CurveP521 is not there: there are {names}")
+                format!("curve CurveP521 is not supported, expected one of {names}")
             } else {
-                format!("unknown curve {name:?}: there are {names}")
+                format!("unknown curve {name:?}, expected one of {names}")
             })
         })
     }

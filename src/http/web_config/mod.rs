@@ -1,7 +1,7 @@
-//! `--web.config.file`: TLS, passwords, headers and a limit of requests, by the schema of
+//! `--web.config.file`: TLS, basic authentication, headers and a rate limit, in the format of
 //! Prometheus's exporter-toolkit.
 //!
-//! docs/web-config.md says what is read how, and where this differs from the toolkit.
+//! `docs/web-config.md` documents the settings and the differences from the toolkit.
 
 mod aside;
 mod auth;
@@ -27,23 +27,24 @@ use crate::config_file::{ConfigError, ConfigReader, FileVersion};
 use schema::ClientAuth;
 use tls::ServerTls;
 
-/// A file that was read, with the files it names.
+/// A loaded web config file with the files it refers to.
 #[derive(Debug)]
 pub(super) struct LoadedConfig {
     config: WebServerConfig,
-    /// None for plain HTTP.
+    /// `None` for plain HTTP.
     tls: Option<ServerTls>,
 }
 
 impl LoadedConfig {
-    /// Reads a file. The error names it. What was read on the way is told in any case.
+    /// Loads a file. The error contains its path. Returns the versions of all files read, also on
+    /// error.
     fn load(path: &Path) -> (Result<Self, String>, Vec<FileVersion>) {
         let mut reader = ConfigReader::default();
         let loaded = match reader.read(path) {
             Ok(bytes) => Self::from_bytes(&bytes, path, &mut reader),
-            Err(said) => Err(ConfigError::without_position(said)),
+            Err(error) => Err(ConfigError::without_position(error)),
         };
-        let loaded = loaded.map_err(|wrong| format!("{}:{wrong}", path.display()));
+        let loaded = loaded.map_err(|error| format!("{}:{error}", path.display()));
         (loaded, reader.versions)
     }
 
@@ -60,52 +61,52 @@ impl LoadedConfig {
         Ok(Self { config, tls })
     }
 
-    /// Until when our own certificate holds, in seconds since 1970.
+    /// Expiry of the server's certificate, in seconds since 1970.
     fn cert_expires(&self) -> Option<i64> {
         self.tls.as_ref().map(|tls| tls.cert_expires)
     }
 
-    /// Whether a new file may take this one's place while the server runs.
+    /// Whether this config can be replaced by a new one while the server runs.
     fn can_be_replaced_by(&self, new: &Self) -> Result<(), &'static str> {
         match (&self.tls, &new.tls) {
-            (Some(_), None) => Err("TLS cannot be turned off while the exporter runs"),
-            (None, Some(_)) => Err("TLS cannot be turned on while the exporter runs"),
-            // Such as one that was cut to be written anew. Without users it would let
-            // everybody in.
-            _ if new.config.is_empty() && !self.config.is_empty() => Err("is empty"),
+            (Some(_), None) => Err("cannot disable TLS while the exporter runs"),
+            (None, Some(_)) => Err("cannot enable TLS while the exporter runs"),
+            // For example truncated before it is rewritten. Without users, all requests would be
+            // accepted.
+            _ if new.config.is_empty() && !self.config.is_empty() => Err("file is empty"),
             _ => Ok(()),
         }
     }
 
-    /// What it makes of the server.
+    /// Summarises the settings.
     fn summary(&self) -> String {
-        let mut parts = vec!["good"];
+        let mut parts = vec!["valid"];
         match &self.config.tls {
-            None => parts.push("without TLS"),
+            None => parts.push("no TLS"),
             Some(tls) => parts.push(match tls.client_auth {
                 ClientAuth::NoClientCert => "TLS",
                 ClientAuth::RequestClientCert => {
-                    "TLS, client certificates are asked for and not verified"
+                    "TLS, client certificates requested and not verified"
                 }
                 ClientAuth::RequireAnyClientCert => {
-                    "TLS, client certificates are required and not verified"
+                    "TLS, client certificates required and not verified"
                 }
                 ClientAuth::VerifyClientCertIfGiven => {
-                    "TLS, client certificates are verified if given"
+                    "TLS, client certificates verified if presented"
                 }
                 ClientAuth::RequireAndVerifyClientCert => {
-                    "TLS, client certificates are required and verified"
+                    "TLS, client certificates required and verified"
                 }
             }),
         }
         let users = match self.config.users.len() {
-            0 => "no passwords".to_owned(),
+            0 => "no authentication".to_owned(),
             1 => "1 user".to_owned(),
             many => format!("{many} users"),
         };
         parts.push(&users);
         if self.config.rate_limit.is_some() {
-            parts.push("a limit of requests");
+            parts.push("rate limit");
         }
         parts.join(", ")
     }

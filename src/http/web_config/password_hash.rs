@@ -22,12 +22,14 @@ impl PasswordHash {
     /// Parses a hash. The error does not contain it.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parts: bcrypt::HashParts = text.parse().map_err(|_| {
-            "not a hash of bcrypt's, which begins with $2a$, $2b$ or $2y$ and is 60 characters long"
+            "not a bcrypt hash, which starts with $2a$, $2b$ or $2y$ and has 60 characters"
                 .to_owned()
         })?;
         let cost = parts.get_cost();
         if !(4..=MAX_COST).contains(&cost) {
-            return Err(format!("the cost {cost} is not between 4 and {MAX_COST}"));
+            return Err(format!(
+                "bcrypt cost {cost} is out of range, expected 4 to {MAX_COST}"
+            ));
         }
         let text = text.to_owned();
         Ok(Self { text, cost })
@@ -36,8 +38,8 @@ impl PasswordHash {
 
 impl PasswordHash {
     /// A hash that matches no known password, with the same cost as another.
-    pub(super) fn decoy(like: Option<&Self>) -> Self {
-        let cost = like.map_or(10, |like| like.cost);
+    pub(super) fn decoy(template: Option<&Self>) -> Self {
+        let cost = template.map_or(10, |template| template.cost);
         let text = format!("$2b${cost:02}$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi");
         Self { text, cost }
     }
@@ -65,16 +67,16 @@ mod tests {
 
     #[test]
     fn accepts_only_bcrypt_hashes() {
-        for good in ["2a$10", "2b$04", "2y$16", "2x$12"] {
+        for valid in ["2a$10", "2b$04", "2y$16", "2x$12"] {
             assert!(
-                PasswordHash::parse(&format!("${good}${HASH_SUFFIX}")).is_ok(),
-                "{good}"
+                PasswordHash::parse(&format!("${valid}${HASH_SUFFIX}")).is_ok(),
+                "{valid}"
             );
         }
-        for wrong in ["2c$10", "2y$03", "2y$17", "2y$99", "2y$1x", "1$10"] {
+        for invalid in ["2c$10", "2y$03", "2y$17", "2y$99", "2y$1x", "1$10"] {
             assert!(
-                PasswordHash::parse(&format!("${wrong}${HASH_SUFFIX}")).is_err(),
-                "{wrong}"
+                PasswordHash::parse(&format!("${invalid}${HASH_SUFFIX}")).is_err(),
+                "{invalid}"
             );
         }
         assert!(PasswordHash::parse("").is_err());

@@ -34,11 +34,11 @@ impl TokenBucket {
         let Some(next) = (*full_at).max(now).checked_add(self.interval) else {
             return false;
         };
-        let has_one = next.duration_since(now) <= self.depth;
-        if has_one {
+        let has_token = next.duration_since(now) <= self.depth;
+        if has_token {
             *full_at = next;
         }
-        has_one
+        has_token
     }
 }
 

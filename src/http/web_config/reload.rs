@@ -1,9 +1,9 @@
-//! The file as it is served with, read again when it changed.
+//! The active web config, reloaded when its files change.
 //!
-//! It is looked at on use, at most once a second: it, its certificates and keys, by what `stat`
-//! says of them, on a thread of its own, for a file system may hang. The request or connection
-//! that is the first to come after a change waits for it, though not long. A new file that is
-//! wrong is not taken: what is known stays, and that is said once.
+//! On use, but at most once a second, the config file and its certificates and keys are checked
+//! for changes with `stat`, on a separate thread, because a file system may hang. The first
+//! request or connection after a change waits for the reload, with a timeout. An invalid new
+//! config is rejected: the old one stays active, and the error is logged once.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,11 +23,11 @@ use crate::{
     self_metrics::{RejectReason, SelfMetrics},
 };
 
-/// How long the file is taken to be as it was.
+/// Minimum time between two checks for changes.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a request waits for the files to be looked at.
+/// How long a request waits for a check.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
-/// A file that is being written is looked at again after this, a few times.
+/// Interval of checks whether a file is still being written.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 const MAX_SETTLE_CHECKS: usize = 10;
 
@@ -35,7 +35,7 @@ const MAX_SETTLE_CHECKS: usize = 10;
 pub(in crate::http) struct WebConfigWatcher {
     path: PathBuf,
     state: Mutex<ReloadState>,
-    /// As the file said at the start.
+    /// Set at the start, not reloaded.
     rate_limiter: Option<TokenBucket>,
     authenticator: Arc<Authenticator>,
     self_metrics: Arc<SelfMetrics>,
@@ -44,26 +44,26 @@ pub(in crate::http) struct WebConfigWatcher {
 #[derive(Debug)]
 struct ReloadState {
     current: Arc<LoadedConfig>,
-    /// The files, as they were when they were last read.
+    /// Versions of the files when they were last read.
     versions: Vec<FileVersion>,
     checked_at: Instant,
     is_checking: bool,
 }
 
 impl WebConfigWatcher {
-    /// Reads the file for the first time.
+    /// Loads the file for the first time.
     pub(in crate::http) fn load(
         path: &Path,
         self_metrics: Arc<SelfMetrics>,
     ) -> Result<Self, String> {
-        let wrong = |message: String| format!("--web.config.file: {message}");
+        let flag_error = |message: String| format!("--web.config.file: {message}");
         let (loaded, versions) = LoadedConfig::load(path);
-        let current = Arc::new(loaded.map_err(wrong)?);
+        let current = Arc::new(loaded.map_err(flag_error)?);
         self_metrics.web_config_reloaded(current.cert_expires());
         Ok(Self {
             path: path.to_owned(),
             rate_limiter: current.config.rate_limit.map(TokenBucket::new),
-            authenticator: Arc::new(Authenticator::new().map_err(wrong)?),
+            authenticator: Arc::new(Authenticator::new().map_err(flag_error)?),
             state: Mutex::new(ReloadState {
                 current,
                 versions,
@@ -74,18 +74,18 @@ impl WebConfigWatcher {
         })
     }
 
-    /// What it makes of the server, for the log.
+    /// Summarises the settings for the log.
     pub(in crate::http) fn summary(&self) -> String {
         self.lock().current.summary()
     }
 
-    /// What a connection is to be encrypted with; None for plain HTTP.
+    /// TLS configuration of a new connection; `None` for plain HTTP.
     pub(in crate::http) async fn tls(self: &Arc<Self>) -> Option<Arc<ServerConfig>> {
         let tls = self.current().await.tls.clone();
         tls.map(|tls| tls.config)
     }
 
-    /// Whether a request is to be answered.
+    /// Checks the rate limit and the credentials of a request.
     pub(in crate::http) async fn authorize(
         self: &Arc<Self>,
         headers: &HeaderMap,
@@ -106,11 +106,11 @@ impl WebConfigWatcher {
             .await
     }
 
-    /// Sets the headers that every answer has.
-    pub(in crate::http) fn apply_headers<B>(&self, answer: &mut Response<B>) {
+    /// Sets the configured response headers.
+    pub(in crate::http) fn apply_headers<B>(&self, response: &mut Response<B>) {
         let current = Arc::clone(&self.lock().current);
         for (name, value) in &current.config.headers {
-            answer.headers_mut().insert(name, value.clone());
+            response.headers_mut().insert(name, value.clone());
         }
     }
 
@@ -119,21 +119,21 @@ impl WebConfigWatcher {
     pub(in crate::http) async fn reload(self: &Arc<Self>) {
         loop {
             // One thread reads at a time.
-            let was_looking = std::mem::replace(&mut self.lock().is_checking, true);
-            if !was_looking {
+            let was_checking = std::mem::replace(&mut self.lock().is_checking, true);
+            if !was_checking {
                 break;
             }
             time::sleep(SETTLE_INTERVAL).await;
         }
-        let look = ReloadTask(Arc::clone(self));
-        aside(move || look.run()).await;
+        let task = ReloadTask(Arc::clone(self));
+        aside(move || task.run()).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, ReloadState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The file, as it is now if that can be seen soon.
+    /// The current config, reloaded if it has changed and the check does not time out.
     async fn current(self: &Arc<Self>) -> Arc<LoadedConfig> {
         let is_due = {
             let mut state = self.lock();
@@ -142,17 +142,17 @@ impl WebConfigWatcher {
             is_due
         };
         if is_due {
-            let look = ReloadTask(Arc::clone(self));
-            let look = aside(move || look.take_if_changed());
-            if time::timeout(CHECK_TIMEOUT, look).await.is_err() {
-                warn!(file = %self.path.display(), "the web config's files do not answer");
+            let task = ReloadTask(Arc::clone(self));
+            let check = aside(move || task.reload_if_changed());
+            if time::timeout(CHECK_TIMEOUT, check).await.is_err() {
+                warn!(file = %self.path.display(), "timed out reading the web config files");
             }
         }
         Arc::clone(&self.lock().current)
     }
 }
 
-/// A look that is under way, until it is done or could not be begun.
+/// A check in progress. Dropping it ends the check, even if it never started.
 struct ReloadTask(Arc<WebConfigWatcher>);
 
 impl Drop for ReloadTask {
@@ -164,33 +164,34 @@ impl Drop for ReloadTask {
 }
 
 impl ReloadTask {
-    /// Reads the file again if it, or one that it names, has changed.
-    fn take_if_changed(self) {
-        let seen = self.0.lock().versions.clone();
-        if !seen.iter().all(FileVersion::is_current) {
+    /// Reloads the config if its file or a file it refers to has changed.
+    fn reload_if_changed(self) {
+        let versions = self.0.lock().versions.clone();
+        if !versions.iter().all(FileVersion::is_current) {
             self.run();
         }
     }
 
-    /// Reads the file again.
+    /// Reloads the config.
     fn run(self) {
         let watcher = &*self.0;
-        let seen = watcher.lock().versions.clone();
-        wait_until_stable(&seen);
-        let (loaded, seen) = LoadedConfig::load(&watcher.path);
-        let taken = loaded.and_then(|loaded| {
+        let versions = watcher.lock().versions.clone();
+        wait_until_stable(&versions);
+        let (loaded, versions) = LoadedConfig::load(&watcher.path);
+        let result = loaded.and_then(|loaded| {
             let old = Arc::clone(&watcher.lock().current);
             old.can_be_replaced_by(&loaded)
-                .map_err(|said| format!("{}: {said}", watcher.path.display()))?;
+                .map_err(|error| format!("{}: {error}", watcher.path.display()))?;
             Ok(loaded)
         });
         let mut state = watcher.lock();
-        state.versions = seen;
-        match taken {
+        state.versions = versions;
+        match result {
             Ok(loaded) => {
-                info!(file = %watcher.path.display(), said = loaded.summary(), "web config reloaded");
+                info!(file = %watcher.path.display(), summary = loaded.summary(), "web config \
+                                                                                   reloaded");
                 if loaded.config.rate_limit != state.current.config.rate_limit {
-                    warn!("a new rate_limit holds from the next start on");
+                    warn!("rate_limit changed: takes effect after a restart");
                 }
                 watcher
                     .self_metrics
@@ -198,25 +199,25 @@ impl ReloadTask {
                 state.current = Arc::new(loaded);
             }
             Err(error) => {
-                error!(%error, "the new web config is wrong, the old one goes on");
+                error!(%error, "cannot reload web config, keeping the old one");
                 watcher.self_metrics.web_config_reload_failed();
             }
         }
     }
 }
 
-/// Waits, though not for ever, until nobody writes any more.
+/// Waits until the files stop changing, with a limit.
 fn wait_until_stable(files: &[FileVersion]) {
-    let look = || -> Vec<FileVersion> {
+    let stat_all = || -> Vec<FileVersion> {
         files
             .iter()
             .map(|file| FileVersion::stat(&file.path))
             .collect()
     };
-    let mut before = look();
+    let mut before = stat_all();
     for _ in 0..MAX_SETTLE_CHECKS {
         thread::sleep(SETTLE_INTERVAL);
-        let now = look();
+        let now = stat_all();
         if now == before {
             return;
         }

@@ -129,8 +129,8 @@ impl<'de> Deserialize<'de> for ClientAuth {
             "RequireAndVerifyClientCert" => Self::RequireAndVerifyClientCert,
             _ => {
                 return Err(D::Error::custom(format!(
-                    "unknown client_auth_type {name:?}: there are NoClientCert, RequestClientCert, \
-                     RequireAnyClientCert, VerifyClientCertIfGiven and RequireAndVerifyClientCert"
+                    "unknown client_auth_type {name:?}, expected NoClientCert, RequestClientCert, \
+                     RequireAnyClientCert, VerifyClientCertIfGiven or RequireAndVerifyClientCert"
                 )));
             }
         })
@@ -202,7 +202,7 @@ fn parse_tls(
     {
         return Err(ConfigError::at(
             ca.position,
-            "client_ca has no effect without the client_auth_type VerifyClientCertIfGiven or \
+            "client_ca requires client_auth_type VerifyClientCertIfGiven or \
              RequireAndVerifyClientCert",
         ));
     }
@@ -210,20 +210,20 @@ fn parse_tls(
         let at = fields.client_auth_type.as_ref().map_or(at, Position::from);
         return Err(ConfigError::at(
             at,
-            "this client_auth_type needs client_ca or client_ca_file",
+            "this client_auth_type requires client_ca or client_ca_file",
         ));
     }
     if let Some(sans) = &sans {
         if clients == ClientAuth::NoClientCert {
             return Err(ConfigError::at(
                 Position::from(sans),
-                "client_allowed_sans has no effect without a client_auth_type that asks for certificates",
+                "client_allowed_sans requires a client_auth_type that requests certificates",
             ));
         }
         if sans.value.is_empty() {
             return Err(ConfigError::at(
                 Position::from(sans),
-                "client_allowed_sans is empty, so that nobody could connect",
+                "client_allowed_sans is empty, which would reject all clients",
             ));
         }
     }
@@ -250,24 +250,28 @@ fn parse_header(
     let at = value
         .as_ref()
         .map_or_else(Position::default, Position::from);
-    let known = ALLOWED_HEADERS.iter().find(|(known, _)| *known == name);
-    let Some((known, allowed)) = known else {
-        let known: Vec<_> = ALLOWED_HEADERS.iter().map(|(known, _)| *known).collect();
+    let entry = ALLOWED_HEADERS.iter().find(|(allowed, _)| *allowed == name);
+    let Some((header, allowed)) = entry else {
+        let names: Vec<_> = ALLOWED_HEADERS.iter().map(|(name, _)| *name).collect();
         let message = format!(
-            "header {name:?} cannot be set here, only {}",
-            known.join(", ")
+            "header {name:?} is not supported, expected one of {}",
+            names.join(", ")
         );
         return Err(ConfigError::at(at, message));
     };
     let value = value.map(|value| value.value).unwrap_or_default();
     if !allowed.is_empty() && !allowed.contains(&value.as_str()) {
-        let message = format!("{known} can be {}, not {value:?}", allowed.join(" or "));
+        let message = format!(
+            "invalid value {value:?} of {header}, expected {}",
+            allowed.join(" or ")
+        );
         return Err(ConfigError::at(at, message));
     }
-    let no_header = |message: &str| ConfigError::at(at, format!("{known}: {message}"));
-    let name = HeaderName::from_bytes(known.as_bytes()).map_err(|_| no_header("no header"))?;
-    let value = HeaderValue::from_str(&value)
-        .map_err(|_| no_header("has characters that no header may have"))?;
+    let invalid = |message: &str| ConfigError::at(at, format!("{header}: {message}"));
+    let name =
+        HeaderName::from_bytes(header.as_bytes()).map_err(|_| invalid("invalid header name"))?;
+    let value =
+        HeaderValue::from_str(&value).map_err(|_| invalid("invalid character in header value"))?;
     Ok((name, value))
 }
 
@@ -278,18 +282,20 @@ fn parse_users(
     for (name, hash) in entries {
         let Some(hash) = hash else {
             return Err(ConfigError::without_position(format!(
-                "basic_auth_users: {name:?} has no hash"
+                "basic_auth_users: missing hash of user {name:?}"
             )));
         };
-        let read = PasswordHash::parse(&hash.value.0).map_err(|said| {
-            let message = format!("the password of user {name:?}: {said}");
+        let parsed = PasswordHash::parse(&hash.value.0).map_err(|error| {
+            let message = format!("password of user {name:?}: {error}");
             ConfigError::at(Position::from(&hash), message)
         })?;
         if name.contains(':') {
-            let message = format!("the name {name:?} has a colon, which no browser can send");
+            let message = format!(
+                "user name {name:?} contains a colon, which basic authentication does not allow"
+            );
             return Err(ConfigError::at(Position::from(&hash), message));
         }
-        users.insert(name, read);
+        users.insert(name, parsed);
     }
     Ok(users)
 }
@@ -310,7 +316,7 @@ fn parse_rate_limit(fields: RateLimitSection) -> Result<Option<RateLimit>, Confi
         Ok(burst @ 1..=1_000_000) => Ok(Some(RateLimit { interval, burst })),
         _ => Err(ConfigError::at(
             burst_at,
-            "rate_limit needs a burst of 1 to 1000000, or nobody would be answered",
+            "rate_limit requires a burst from 1 to 1000000",
         )),
     }
 }
@@ -333,7 +339,7 @@ mod tests {
     const HASH: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
     fn try_parse(text: &str) -> Result<WebServerConfig, String> {
-        parse(text.as_bytes(), Path::new("/etc/web")).map_err(|wrong| wrong.to_string())
+        parse(text.as_bytes(), Path::new("/etc/web")).map_err(|error| error.to_string())
     }
 
     fn parse_valid(text: &str) -> WebServerConfig {
@@ -403,10 +409,10 @@ mod tests {
         let text = format!(
             "tls_server_config: {{cert: public, key: hush}}\nbasic_auth_users: {{a: {HASH}}}\n"
         );
-        let shown = format!("{:?}", parse_valid(&text));
+        let debug = format!("{:?}", parse_valid(&text));
         assert!(
-            !shown.contains("hush") && !shown.contains("QOau"),
-            "{shown}"
+            !debug.contains("hush") && !debug.contains("QOau"),
+            "{debug}"
         );
     }
 
@@ -438,15 +444,15 @@ mod tests {
         ),
         (
             "tls_server_config: {PAIR, client_ca_file: x}",
-            "1:54: client_ca has no effect without",
+            "1:54: client_ca requires client_auth_type",
         ),
         (
             "tls_server_config: {PAIR, client_ca_file: x, client_auth_type: RequestClientCert}",
-            "1:54: client_ca has no effect without",
+            "1:54: client_ca requires client_auth_type",
         ),
         (
             "tls_server_config: {PAIR, client_auth_type: RequireAndVerifyClientCert}",
-            "1:56: this client_auth_type needs client_ca",
+            "1:56: this client_auth_type requires client_ca",
         ),
         (
             "tls_server_config: {PAIR, client_auth_type: Sometimes}",
@@ -454,10 +460,11 @@ mod tests {
         ),
         (
             "tls_server_config: {PAIR, client_allowed_sans: [a]}",
-            "1:59: client_allowed_sans has no effect",
+            "1:59: client_allowed_sans requires",
         ),
         (
-            "tls_server_config: {PAIR, client_allowed_sans: [], client_auth_type: RequestClientCert}",
+            "tls_server_config: {PAIR, client_allowed_sans: [], client_auth_type: \
+             RequestClientCert}",
             "1:59: client_allowed_sans is empty",
         ),
         (
@@ -474,35 +481,32 @@ mod tests {
         ),
         (
             "tls_server_config: {PAIR, curve_preferences: [CurveP521]}",
-            "1:58: CurveP521 is not there",
+            "1:58: curve CurveP521 is not supported",
         ),
         (
             "tls_server_config: {PAIR, cipher_suites:\n [TLS_RSA_WITH_AES_128_CBC_SHA]}",
-            "2:3: cipher suite TLS_RSA_WITH_AES_128_CBC_SHA is not there",
+            "2:3: cipher suite TLS_RSA_WITH_AES_128_CBC_SHA is weak",
         ),
         (
             "http_server_config: {headers: {Server: x}}",
-            "1:40: header \"Server\" cannot be set",
+            "1:40: header \"Server\" is not supported",
         ),
         (
             "http_server_config: {headers: {X-Frame-Options: DENY}}",
-            "1:49: X-Frame-Options can be deny or sameorigin, not \"DENY\"",
+            "1:49: invalid value \"DENY\" of X-Frame-Options, expected deny or sameorigin",
         ),
         (
             "http_server_config: {headers: {X-XSS-Protection: \"a\\nb\"}}",
-            "1:50: X-XSS-Protection: has characters",
+            "1:50: X-XSS-Protection: invalid character",
         ),
-        (
-            "basic_auth_users: {a: b}",
-            "1:23: the password of user \"a\": ",
-        ),
+        ("basic_auth_users: {a: b}", "1:23: password of user \"a\": "),
         (
             "basic_auth_users: {a: }",
-            " basic_auth_users: \"a\" has no hash",
+            " basic_auth_users: missing hash of user \"a\"",
         ),
         (
             "basic_auth_users: {'a:b': HASH}",
-            "1:27: the name \"a:b\" has a colon",
+            "1:27: user name \"a:b\" contains a colon",
         ),
         (
             "rate_limit: {interval: 5, burst: 1}",
@@ -510,11 +514,11 @@ mod tests {
         ),
         (
             "rate_limit: {interval: 5s}",
-            "1:24: rate_limit needs a burst",
+            "1:24: rate_limit requires a burst",
         ),
         (
             "rate_limit: {interval: 5s, burst: 0}",
-            "1:35: rate_limit needs a burst",
+            "1:35: rate_limit requires a burst",
         ),
         ("rate_limit: {interval: 5s, burst: 1.5}", "1:35: "),
         ("a: 1\n---\nb: 1\n", "1:1: unknown field"),
@@ -525,13 +529,13 @@ mod tests {
     #[test]
     fn errors_name_line_and_column() {
         let mut different = Vec::new();
-        for (text, said) in INVALID_CONFIGS {
+        for (text, expected) in INVALID_CONFIGS {
             let text = text
                 .replace("PAIR", "cert: c, key: k")
                 .replace("HASH", HASH);
             let error = try_parse(&text).unwrap_err();
-            if !error.starts_with(said) {
-                different.push(format!("{text}\n{error}\n{said}\n"));
+            if !error.starts_with(expected) {
+                different.push(format!("{text}\n{error}\n{expected}\n"));
             }
             assert!(!error.contains('\n') && !error.contains(HASH), "{error}");
         }
@@ -552,14 +556,14 @@ mod tests {
         let deep = format!("basic_auth_users: {{a: {}", "[".repeat(100_000));
         let many = format!("basic_auth_users: {{{}}}", users(0, 15_000));
         let large = "#".repeat(2 << 20);
-        for (text, said) in [
+        for (text, expected) in [
             (&bomb, "budget"),
             (&deep, ""),
             (&many, "budget"),
             (&large, "is larger than 1 MiB"),
         ] {
             let error = try_parse(text).unwrap_err();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(expected), "{error}");
         }
         assert_eq!(
             parse_valid(&format!("basic_auth_users: {{{}}}", users(0, 5_000)))

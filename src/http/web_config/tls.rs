@@ -1,8 +1,8 @@
 //! The `rustls` configuration of a web config file.
 //!
-//! Sessions are not resumed: scrapers keep their connections, no state is kept for clients that
-//! come and go, and a certificate that was removed from the list is checked again at each
-//! handshake.
+//! Session resumption is disabled: scrapers keep their connections open, no state is held for
+//! short-lived clients, and each handshake verifies the certificate again, so a removed one is
+//! rejected.
 
 use std::sync::Arc;
 
@@ -39,13 +39,13 @@ pub(super) fn load_server_tls(
     let clients = client_verifier(tls, &provider, reader)?;
     let versions = TlsVersion::protocol_versions(tls.min_version, tls.max_version);
 
-    let wrong = |at| move |error: rustls::Error| ConfigError::at(at, error.to_string());
+    let config_error = |at| move |error: rustls::Error| ConfigError::at(at, error.to_string());
     let certified = certified_key(&tls.cert, &tls.key, &provider, reader)?;
     let expires = certified.end_entity_cert().ok().and_then(not_after);
-    let expires = expires.ok_or_else(|| tls.cert.error("is no certificate"))?;
+    let expires = expires.ok_or_else(|| tls.cert.error("is not a certificate"))?;
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&versions)
-        .map_err(wrong(tls.cert.position))?;
+        .map_err(config_error(tls.cert.position))?;
     let builder = match clients {
         Some(clients) => builder.with_client_cert_verifier(Arc::new(clients)),
         None => builder.with_no_client_auth(),
@@ -78,7 +78,7 @@ fn crypto_provider(tls: &TlsServerConfig) -> CryptoProvider {
         let all = Suite::all().filter(|suite| suite.version() == TlsVersion::Tls13);
         let mut suites: Vec<Suite> = Vec::new();
         for suite in named.chain(all) {
-            if !suites.iter().any(|known| known.0 == suite.0) {
+            if !suites.iter().any(|other| other.0 == suite.0) {
                 suites.push(suite);
             }
         }
@@ -94,7 +94,7 @@ fn crypto_provider(tls: &TlsServerConfig) -> CryptoProvider {
     provider
 }
 
-/// The verifier of client certificates; `None` if clients are not asked for one.
+/// The verifier of client certificates; `None` if none is requested.
 fn client_verifier(
     tls: &TlsServerConfig,
     provider: &Arc<CryptoProvider>,

@@ -1,5 +1,5 @@
-// Refreshes, sorts and filters what the page shows already. Texts are made as in cells.rs
-// and plot/unit.rs.
+// Refreshes, sorts and filters the content of the page. Texts are formatted as in table.rs and
+// plot/unit.rs.
 "use strict";
 
 const UNKNOWN = "–";
@@ -8,7 +8,7 @@ const [WIDTH, HEIGHT] = [96, 20];
 const seconds = Number(document.body.dataset.seconds) || 5;
 const status = document.getElementById("status");
 
-// Numbers as people read them.
+// Number formatting.
 
 function digits(number) {
   const size = Math.abs(number);
@@ -53,7 +53,7 @@ function setText(element, text) {
   if (element && element.textContent !== text) element.textContent = text;
 }
 
-/** The cell of a row or list, with the number by which it is sorted. */
+/** The cell of a row or list; sets its sort key. */
 function cell(row, name, sort) {
   const found = row.querySelector(`[data-cell="${name}"]`);
   if (!found) return null;
@@ -78,36 +78,36 @@ function setState(row, state, health) {
   setText(label, health ? `${state}, ${health}` : state ?? UNKNOWN);
 }
 
-/** A value with its line; the line only goes on when there is a new sample. */
+/** Sets a value and extends its sparkline if there is a new sample. */
 function setSparked(row, name, unit, value, isNew) {
   const found = cell(row, name, value);
   if (!found) return;
   setText(found.querySelector(".value"), amount(unit, value));
   const spark = found.querySelector(".spark");
   if (!spark || !isNew) return;
-  const known = spark.dataset.values ? spark.dataset.values.split(",") : [];
-  known.push(Number.isFinite(value) ? String(value) : "");
-  const values = known.slice(-SPARKS);
+  const previous = spark.dataset.values ? spark.dataset.values.split(",") : [];
+  previous.push(Number.isFinite(value) ? String(value) : "");
+  const values = previous.slice(-SPARKS);
   spark.dataset.values = values.join(",");
   spark.querySelector("path").setAttribute("d", sparkline(values));
 }
 
 function sparkline(values) {
   const numbers = values.map((value) => (value === "" ? NaN : Number(value)));
-  const most = Math.max(0, ...numbers.filter(Number.isFinite));
-  const scale = most > 0 ? HEIGHT / most : 0;
+  const max = Math.max(0, ...numbers.filter(Number.isFinite));
+  const scale = max > 0 ? HEIGHT / max : 0;
   const step = WIDTH / (SPARKS - 1);
   let path = "";
-  let isOn = false;
+  let isDrawing = false;
   numbers.forEach((value, at) => {
     if (!Number.isFinite(value)) {
-      isOn = false;
+      isDrawing = false;
       return;
     }
     const x = WIDTH - (numbers.length - 1 - at) * step;
     const y = HEIGHT - Math.max(value, 0) * scale;
-    path += `${isOn ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}${isOn ? "" : "h.1"}`;
-    isOn = true;
+    path += `${isDrawing ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}${isDrawing ? "" : "h.1"}`;
+    isDrawing = true;
   });
   return path;
 }
@@ -121,7 +121,7 @@ function setRates(row, name, rates) {
   }
 }
 
-/** What was sampled last, in any row that has cells for it. */
+/** Sets the values of the latest sample in any row that has cells for them. */
 function setLatest(row, latest = {}) {
   const isNew = latest.time !== undefined && row.dataset.time !== String(latest.time);
   if (isNew) row.dataset.time = latest.time;
@@ -158,10 +158,9 @@ function rowsOf(name) {
   return new Map([...(body?.rows ?? [])].map((row) => [row.dataset.key, row]));
 }
 
-/** The row of a key; a new one where there is none. */
+/** The row of a key, created if missing. */
 function rowOf(name, rows, key) {
-  const known = rows.get(key);
-  if (known) return known;
+  const existing = rows.get(key); if (existing) return existing;
   const template = document.querySelector(`template[data-row="${name}"]`);
   const row = template.content.firstElementChild.cloneNode(true);
   row.dataset.key = key;
@@ -178,7 +177,7 @@ function isAbsent(text) {
   return text === undefined || text === UNKNOWN;
 }
 
-/** Compares two cells; what is not known is last in both directions. */
+/** Compares two cells; unknown values are last in both directions. */
 function compare(one, other, direction) {
   const [a, b] = [one?.dataset.sort, other?.dataset.sort];
   if (isAbsent(a) || isAbsent(b)) return isAbsent(a) - isAbsent(b);
@@ -191,10 +190,10 @@ function compare(one, other, direction) {
 function sort(table) {
   if (!table.by) return;
   const rows = [...table.body.rows];
-  const of = (row) => row.querySelector(`[data-cell="${table.by}"]`);
-  const sorted = [...rows].sort((one, other) => compare(of(one), of(other), table.direction));
+  const cellOf = (row) => row.querySelector(`[data-cell="${table.by}"]`);
+  const sorted = [...rows].sort((one, other) => compare(cellOf(one), cellOf(other), table.direction));
   if (sorted.every((row, at) => row === rows[at])) return;
-  // Whoever is at a link in a row stays there.
+  // Keeps the focus on a link in a row.
   const focused = document.activeElement;
   table.body.append(...sorted);
   if (table.body.contains(focused)) focused.focus({ preventScroll: true });
@@ -249,14 +248,12 @@ for (const element of document.querySelectorAll("table[data-table]")) {
   }
 }
 
-// What the API says.
+// API requests.
 
 async function get(path) {
   const signal = AbortSignal.timeout(10_000);
-  const answer = await fetch(path, { signal, credentials: "same-origin" });
-  const said = await answer.json();
-  if (!answer.ok) throw new Error(said.error ?? `status ${answer.status}`);
-  return said;
+  const response = await fetch(path, { signal, credentials: "same-origin" });
+  const body = await response.json(); if (!response.ok) throw new Error(body.error ?? `status ${response.status}`); return body;
 }
 
 const WHY = {
@@ -273,13 +270,12 @@ function note(container) {
     const why = WHY[unnamed.reason] ?? unnamed.reason;
     return unnamed.detail ? `${why}: ${unnamed.detail}` : why;
   }
-  return container.is_current === false ? "as its engine said last" : "";
+  return container.is_current === false ? "last known state" : "";
 }
 
-/** What goes by no name goes by its id, or the beginning of a long one. */
+/** Name of a container; without one its ID, shortened if long. */
 function titleOf(container) {
-  const known = container.name ?? container.domain?.name;
-  if (known !== undefined) return known;
+  const name = container.name ?? container.domain?.name; if (name !== undefined) return name;
   const key = container.id ?? container.cgroup;
   return /^[0-9a-f]{64}$/i.test(key) ? key.slice(0, 12) : key;
 }
@@ -293,16 +289,16 @@ function upOf(container, time) {
 }
 
 async function refreshContainers() {
-  const said = await get("/api/v1/containers");
-  if (!said.containers) return;
-  const [rows, guests] = [rowsOf("containers"), rowsOf("domains")];
+  const response = await get("/api/v1/containers");
+  if (!response.containers) return;
+  const [rows, domainRows] = [rowsOf("containers"), rowsOf("domains")];
   const keys = new Set();
-  for (const container of said.containers) {
+  for (const container of response.containers) {
     const key = container.id ?? container.cgroup;
     const href = `/containers/${encodeURIComponent(key)}`;
     if (container.kind === "guest") {
       const name = container.domain?.name ?? key;
-      const row = rowOf("domains", guests, name);
+      const row = rowOf("domains", domainRows, name);
       setName(row, name, href);
       setLatest(row, container.latest);
       continue;
@@ -314,7 +310,7 @@ async function refreshContainers() {
     setState(row, container.state, container.health);
     setLatest(row, container.latest);
     setPlain(row, "restarts", container.restarts);
-    setUptime(row, upOf(container, said.time));
+    setUptime(row, upOf(container, response.time));
   }
   dropOthers(rows, keys);
   show("containers");
@@ -322,32 +318,32 @@ async function refreshContainers() {
 }
 
 async function refreshDomains() {
-  const said = await get("/api/v1/domains");
-  if (!said.domains) return;
+  const response = await get("/api/v1/domains");
+  if (!response.domains) return;
   const rows = rowsOf("domains");
-  for (const domain of said.domains) {
+  for (const domain of response.domains) {
     const row = rowOf("domains", rows, domain.name);
-    const state = domain.is_stuck ? "does not answer" : domain.is_partial ? "not all of it is known" : domain.title;
+    const state = domain.is_stuck ? "not responding" : domain.is_partial ? "incomplete data" : domain.title;
     setName(row, domain.name, undefined, state ?? "");
     setPlain(row, "vcpus", domain.vcpus);
     setState(row, domain.state);
-    setUptime(row, said.time - domain.started);
+    setUptime(row, response.time - domain.started);
   }
-  dropOthers(rows, new Set(said.domains.map((domain) => domain.name)));
+  dropOthers(rows, new Set(response.domains.map((domain) => domain.name)));
   show("domains");
 }
 
 async function refreshHost() {
-  const said = await get("/api/v1/host");
+  const response = await get("/api/v1/host");
   const facts = document.querySelector('[data-table="facts"]');
-  setText(cell(facts, "uptime"), age(said.time - said.boot_time));
-  const load = said.load && ["1m", "5m", "15m"].map((of) => said.load[of].toFixed(2)).join(" ");
+  setText(cell(facts, "uptime"), age(response.time - response.boot_time));
+  const load = response.load && ["1m", "5m", "15m"].map((period) => response.load[period].toFixed(2)).join(" ");
   setText(cell(facts, "load"), load ?? UNKNOWN);
   const tiles = document.querySelector('[data-table="host"]');
-  const latest = said.latest ?? {};
+  const latest = response.latest ?? {};
   const isNew = latest.time !== undefined && tiles.dataset.time !== String(latest.time);
   if (isNew) tiles.dataset.time = latest.time;
-  const used = said.memory?.total_bytes - said.memory?.available_bytes;
+  const used = response.memory?.total_bytes - response.memory?.available_bytes;
   const memory = Number.isFinite(used) ? used : latest.memory_bytes;
   setSparked(tiles, "cpu", "percent", latest.cpu_percent, isNew);
   setSparked(tiles, "memory", "bytes", memory, isNew);
@@ -358,27 +354,27 @@ async function refreshHost() {
 }
 
 async function refreshCollectors() {
-  const said = await get("/api/v1/collectors");
+  const response = await get("/api/v1/collectors");
   const rows = rowsOf("collectors");
-  for (const { name, last } of said.collectors) {
+  for (const { name, last } of response.collectors) {
     const row = rows.get(name);
     if (!row || !last) continue;
     const outcome = cell(row, "outcome", last.outcome).querySelector(".state");
     outcome.dataset.state = last.outcome;
     setText(outcome, last.outcome);
-    const took = last.duration_seconds;
-    setText(cell(row, "duration", took), `${(took * 1000).toFixed(2)} ms`);
+    const duration = last.duration_seconds;
+    setText(cell(row, "duration", duration), `${(duration * 1000).toFixed(2)} ms`);
     setText(cell(row, "error", last.error), last.error ?? "");
   }
   show("collectors");
 }
 
-/** A picture made anew, shown once it is there, so that nothing jumps. */
+/** Reloads a plot and replaces it once loaded, so that the layout does not shift. */
 function refreshPicture(image) {
   const every = Math.max(seconds, Number(image.dataset.every) || 0) * 1000;
   const now = Date.now();
-  if (now - (image.madeAt ?? started) < every * 0.9) return;
-  image.madeAt = now;
+  if (now - (image.loadedAt ?? started) < every * 0.9) return;
+  image.loadedAt = now;
   const source = image.parentElement.querySelector("source");
   const isSmall = matchMedia(source.media).matches;
   const url = new URL(isSmall ? source.srcset : image.src, location.href);
@@ -391,13 +387,12 @@ function refreshPicture(image) {
   next.src = url.href;
 }
 
-/** The numbers of one thing, out of its page made anew. */
+/** Reloads the page and replaces its numbers. */
 async function refreshNumbers() {
-  const answer = await fetch(location.href, { signal: AbortSignal.timeout(10_000) });
-  if (!answer.ok) throw new Error(`status ${answer.status}`);
-  const anew = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const response = await fetch(location.href, { signal: AbortSignal.timeout(10_000) });
+  if (!response.ok) throw new Error(`status ${response.status}`); const page = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const old of document.querySelectorAll("[data-fresh]")) {
-    const fresh = anew.querySelector(`[data-fresh="${old.dataset.fresh}"]`);
+    const fresh = page.querySelector(`[data-fresh="${old.dataset.fresh}"]`);
     if (fresh && fresh.innerHTML !== old.innerHTML) old.replaceChildren(...fresh.childNodes);
   }
 }
@@ -406,7 +401,8 @@ async function refreshPictures() {
   document.querySelectorAll(".plots img").forEach(refreshPicture);
 }
 
-// What is refreshed how often, in rounds: only libvirt is asked for what domains are.
+// Refresh intervals, in rounds. Domains are refreshed rarely, because each refresh queries
+// libvirt.
 const ROUNDS = {
   overview: [
     [1, refreshContainers],
@@ -430,9 +426,9 @@ async function refresh() {
   isBusy = true;
   round += 1;
   const due = ROUNDS[document.body.dataset.live].filter(([every]) => round % every === 0);
-  const done = await Promise.allSettled(due.map(([, work]) => work()));
-  const failed = done.find((one) => one.status === "rejected");
-  setText(status, failed ? `Not refreshed: ${failed.reason.message}` : "");
+  const results = await Promise.allSettled(due.map(([, work]) => work()));
+  const failed = => results.find((one) => => one.status === "rejected");
+  setText(status, failed ? `Refresh failed: ${failed.reason.message}` : "");
   isBusy = false;
 }
 
