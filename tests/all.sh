@@ -44,9 +44,15 @@ summary() {
     return $failed
 }
 
+# Builds the tests with clippy as compiler of this workspace, as `cargo clippy` does, so that the
+# dependencies and the workspace are not compiled once more for it.
+with_clippy() {
+    RUSTC_WORKSPACE_WRAPPER=clippy-driver RUSTFLAGS='-D warnings' "$@"
+}
+
 # The binary for a container image: the test build's libraries, linked statically.
 static_binary() {
-    cargo rustc -p strata_exporter --bin strata_exporter -- -C target-feature=+crt-static &&
+    with_clippy cargo rustc -p strata_exporter --bin strata_exporter -- -C target-feature=+crt-static &&
         install -D "$target/debug/strata_exporter" "$target/static/strata_exporter"
 }
 
@@ -68,10 +74,9 @@ set +m
 trap 'kill -- "-$setup" 2>/dev/null' EXIT
 
 step "format" cargo fmt --all --check
-step "clippy" cargo clippy --workspace --all-targets --all-features -- -D warnings
-step "static build" static_binary
-step "test build" cargo test --workspace --no-run
 step "release build" cargo build --release -p strata_exporter
+step "clippy and test build" with_clippy cargo test --workspace --all-targets --no-run
+step "static build" static_binary
 step "tools and virtual machine" wait_for_setup
 trap - EXIT
 # Without advisories: their database is not in a package registry.
@@ -85,9 +90,9 @@ if ((EUID == 0)); then
 else
     echo "== not root: tests that need it are skipped"
 fi
-step "tests" cargo nextest run --workspace --profile ci
+step "tests" with_clippy cargo nextest run --workspace --profile ci
 cp "$target/nextest/ci/junit.xml" "$target/junit.xml" 2>/dev/null
-step "tests with libvirt's library" cargo nextest run -p strata_exporter --features virt --profile ci \
+step "clippy and tests with libvirt's library" with_clippy cargo nextest run -p strata_exporter --features virt --profile ci \
     -E 'binary(strata_exporter) and test(/virt/) or test(/^libvirt_virt::/)'
 cp "$target/junit.xml" "$target/nextest/ci/junit.xml" 2>/dev/null
 
