@@ -284,10 +284,10 @@ def check(exporter, floor, groups):
     read = [path for n, path in enumerate(read) if path not in more or path not in read[:n]]
     if read != expected:
         parts = [groups.paths[0][1:], f"/{groups.pids[0]}/" if groups.pids else "/-/"]
-        for who, some, others in [("exporter", read, expected), ("floor", expected, read)]:
+        for program, some, others in [("exporter", read, expected), ("floor", expected, read)]:
             for path in sorted(set(some)):
                 if some.count(path) > others.count(path) and any(part in path for part in parts):
-                    print(f"{who}: {path} read {some.count(path)} times, expected {others.count(path)}")
+                    print(f"{program}: {path} read {some.count(path)} times, expected {others.count(path)}")
         sys.exit("floor and exporter read different files")
     print(f"check passed: both read the same {len(expected)} files", file=sys.stderr)
 

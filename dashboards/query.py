@@ -243,7 +243,7 @@ def main() -> int:
         print(f"query.py: {error}", file=sys.stderr)
         return 2
     if options.json:
-        response = {"asked": query_count, "answered": data_count, "findings": findings}
+        response = {"queries": query_count, "with_data": data_count, "findings": findings}
         print(json.dumps(response, indent=1))
     else:
         for it in findings:

@@ -122,7 +122,7 @@ impl fmt::Display for Error {
                 write!(f, "{}:{line}: {reason}", path.display())
             }
             Self::Api { api, reason } => write!(f, "{api}: {reason}"),
-            Self::TimedOut(what) => write!(f, "{what} did not answer in time"),
+            Self::TimedOut(what) => write!(f, "{what} timed out"),
             Self::Unsupported => write!(f, "node_exporter collector not implemented yet"),
         }
     }

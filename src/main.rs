@@ -138,7 +138,7 @@ fn man() -> Result<ExitCode, String> {
 
 fn run(settings: Settings) -> Result<(), String> {
     sources::raise_open_files_limit();
-    let (enabled, planned) = (settings.collectors.len(), settings.to_come);
+    let (enabled, planned) = (settings.collectors.len(), settings.planned);
     let unknown_variables = settings.unknown_variables;
     let runtime = runtime()?;
     let workers = Workers::default();

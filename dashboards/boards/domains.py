@@ -96,7 +96,7 @@ STATE = Row(
         ),
         stat(
             "Unresponsive",
-            "Number of domains for which libvirt does not answer, or did not answer in time.",
+            "Number of domains for which libvirt does not respond, or did not respond in time.",
             "sum((libvirt_domain_stuck{@} + libvirt_domain_timed_out{@}) > bool 0)",
             "short",
             RED_FROM_ONE,

@@ -228,11 +228,11 @@ impl Container {
     pub(crate) fn why_unnamed(&self) -> Option<String> {
         let unnamed = self.unnamed.as_ref()?;
         let why = match unnamed.reason.as_str() {
-            "not_known" => "no engine that is asked knows it",
-            "engine_down" => "its engine does not answer",
-            "not_asked" => "no engine of its kind is asked",
-            "runtime_not_asked" => "who made it is not asked for names",
-            "unknown_runtime" => "its path does not tell who made it",
+            "not_known" => "unknown to the configured engines",
+            "engine_down" => "the engine does not respond",
+            "not_asked" => "no engine of this kind is configured",
+            "runtime_not_asked" => "the runtime's API is not supported",
+            "unknown_runtime" => "the cgroup path does not identify the runtime",
             other => other,
         };
         Some(match &unnamed.detail {
@@ -262,7 +262,7 @@ mod tests {
             {"reason": "engine_down", "detail": "docker: refused"}, "new": 1}"#;
         let container: Container = serde_json::from_str(said).unwrap();
         assert_eq!((container.key(), container.title()), ("ab", "ab"));
-        let why = "its engine does not answer: docker: refused";
+        let why = "the engine does not respond: docker: refused";
         assert_eq!(container.why_unnamed().as_deref(), Some(why));
         let said = r#"{"cgroup": "/machine.slice/x", "domain": {"name": "web"}}"#;
         let guest: Container = serde_json::from_str(said).unwrap();

@@ -214,7 +214,7 @@ pub struct Settings {
     /// The enabled collectors.
     pub collectors: Vec<(&'static str, Layer, CollectFn)>,
     /// Collectors enabled by name that are not implemented yet.
-    pub to_come: Vec<&'static str>,
+    pub planned: Vec<&'static str>,
     /// Enabled flags that need ptrace(2) access to other processes.
     pub ptrace_flags: Vec<&'static str>,
     /// Environment variables with the prefix of flags that match no flag.
@@ -499,7 +499,7 @@ fn settings(
         .iter()
         .filter(|(id, _)| reads_processes && is_on(id));
     let ptrace_flags = ptrace_flags.map(|(_, flag)| *flag).collect();
-    let to_come = collectors
+    let planned = collectors
         .iter()
         .filter(|entry| entry.is_planned() && explicit_state(matches, entry.name) == Some(true))
         .map(|entry| entry.name)
@@ -507,7 +507,7 @@ fn settings(
     Ok(Box::new(Settings {
         flags,
         collectors: created,
-        to_come,
+        planned,
         ptrace_flags,
         unknown_variables,
     }))
@@ -640,7 +640,7 @@ mod tests {
         assert!(!names("--no-collector.zfs").contains(&"zfs"));
         let settings =
             parse("--collector.perf --runtime.gomaxprocs=2").unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(settings.to_come, ["perf"]);
+        assert_eq!(settings.planned, ["perf"]);
         let flags = "--collector.tapestats.ignored-devices=^x --collector.bcache.priorityStats \
                      --collector.perf.tracepoint a:b --collector.perf.tracepoint c:d";
         assert!(names(flags).contains(&"meminfo"));

@@ -185,7 +185,7 @@ mod tests {
         let workers = Workers::default();
         let (reading, release, begun) = hanging();
         let error = reading.take(&machine(SHORT), &workers).await.unwrap_err();
-        assert_eq!(error.to_string(), "the disk did not answer in time");
+        assert_eq!(error.to_string(), "the disk timed out");
         let error = reading.take(&machine(LONG), &workers).await.unwrap_err();
         let said = "the disk: has not answered since an earlier request";
         assert_eq!(error.to_string(), said);

@@ -345,7 +345,7 @@ mod tests {
             body: &[0; 16],
         };
         let error = dump.fold(Instant::now(), |(), _| {}).unwrap_err();
-        assert_eq!(error.to_string(), "late did not answer in time");
+        assert_eq!(error.to_string(), "late timed out");
     }
 
     #[test]

@@ -394,7 +394,7 @@ mod tests {
             ),
             (
                 "username: 'a:b'",
-                "1:24: what stands here contains a colon, which basic authentication \
+                "1:24: inline value contains a colon, which basic authentication \
                  does not allow"
                     .to_owned(),
             ),

@@ -483,7 +483,7 @@ mod tests {
         for line in [
             "<li>engine at /run/x.sock: refused</li>",
             "<li>control groups: denied</li>",
-            "<li>2 unnamed: no engine of its kind is asked</li>",
+            "<li>2 unnamed: no engine of this kind is configured</li>",
             "<li>collector cpu: failed: no stat</li>",
         ] {
             assert!(page.contains(line), "{line}");

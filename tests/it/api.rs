@@ -500,7 +500,7 @@ fn invalid_requests_get_json_errors() {
 
 #[test]
 fn containers_list_why_names_are_missing() {
-    let api = ApiFixture::new("told", &[]);
+    let api = ApiFixture::new("details", &[]);
     let list = api.get("/api/v1/containers").json();
     let by_id: BTreeMap<&str, &Value> = list["containers"]
         .as_array()

@@ -169,7 +169,7 @@ async fn each_outcome_is_isolated_to_its_collector() {
     fakes.with("first", |_| Ok(()));
     fakes.with_hanging("hanging", &gate);
     fakes.with("panicking", |start| panic!("start {start} is unexpected"));
-    fakes.with("to_come", |_| Err(Error::Unsupported));
+    fakes.with("planned", |_| Err(Error::Unsupported));
     fakes.with("unanswered", |_| Err(Error::TimedOut("x".to_owned())));
     fakes.with("last", |_| Ok(()));
     let scraper = fakes.scraper();
@@ -180,7 +180,7 @@ async fn each_outcome_is_isolated_to_its_collector() {
         ("first", "collected"),
         ("hanging", "timed_out"),
         ("panicking", "panicked"),
-        ("to_come", "unsupported"),
+        ("planned", "unsupported"),
         ("unanswered", "failed"),
         ("last", "collected"),
     ] {
@@ -412,7 +412,7 @@ async fn failure_is_logged_when_it_starts_and_ends() {
     let output = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
     for (what, times) in [
         ("collector failed", 2),
-        ("it did not answer in time", 2),
+        ("it timed out", 2),
         ("collector recovered", 2),
         ("collector panicked", 1),
     ] {

@@ -19,7 +19,7 @@ pub const MAX_SCRAPE_DURATION: Duration = Duration::from_secs(30);
 
 /// The tested faults, in the order of the table.
 pub const FAULTS: &[&str] = &[
-    "a mount that never answers",
+    "a mount that never responds",
     "a FIFO among the text files",
     "dockerd starts late",
     "dockerd hangs",

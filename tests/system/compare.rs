@@ -172,11 +172,11 @@ impl Round {
             return;
         };
         let collector = labels.get("collector").map_or("", String::as_str);
-        let to_come = collectors::ALL.iter().filter(|it| it.is_planned());
-        let is_to_come = to_come.map(|it| it.name).any(|it| it == collector);
+        let planned = collectors::ALL.iter().filter(|it| it.is_planned());
+        let is_planned = planned.map(|it| it.name).any(|it| it == collector);
         let is_moving =
             CHANGED_BY_SCRAPING.iter().any(|it| name.starts_with(it)) && !STEADY.contains(&name);
-        if value != later || is_moving || is_to_come {
+        if value != later || is_moving || is_planned {
             return;
         }
         self.compared.insert(name.to_owned());

@@ -1,6 +1,7 @@
 //! Development tasks: `cargo xtask --help`.
 
 mod fixtures;
+mod prose;
 
 use std::process::ExitCode;
 
@@ -19,11 +20,16 @@ enum Task {
     /// Unpack and pack the text archives in tests/fixtures.
     #[command(subcommand)]
     Fixtures(fixtures::Command),
+    /// Report words that the project does not use.
+    Prose,
 }
 
 fn main() -> ExitCode {
-    let Task::Fixtures(command) = Cli::parse().task;
-    match command.run() {
+    let result = match Cli::parse().task {
+        Task::Fixtures(command) => command.run(),
+        Task::Prose => prose::check().map_err(Into::into),
+    };
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error}");

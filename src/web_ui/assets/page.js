@@ -257,11 +257,11 @@ async function get(path) {
 }
 
 const WHY = {
-  not_known: "no engine that is asked knows it",
-  engine_down: "its engine does not answer",
-  not_asked: "no engine of its kind is asked",
-  runtime_not_asked: "who made it is not asked for names",
-  unknown_runtime: "its path does not tell who made it",
+  not_known: "unknown to the configured engines",
+  engine_down: "the engine does not respond",
+  not_asked: "no engine of this kind is configured",
+  runtime_not_asked: "the runtime's API is not supported",
+  unknown_runtime: "the cgroup path does not identify the runtime",
 };
 
 function note(container) {

@@ -51,7 +51,7 @@ fn ten_thousand_short_lived_cgroups_leak_nothing() {
         &baseline,
         &Fault {
             name: "10,000 control groups come and go",
-            remaining: "everything; of those that went `container_last_seen`, for `--cgroup.grace`",
+            remaining: "everything; of removed cgroups `container_last_seen`, for `--cgroup.grace`",
             log_lines: 2,
             ..Fault::default()
         },

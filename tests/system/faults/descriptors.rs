@@ -51,7 +51,7 @@ fn descriptor_exhaustion_is_survived() {
         &baseline,
         &Fault {
             name: "no file descriptors",
-            remaining: "everything; the longest idle connection is closed for another",
+            remaining: "everything; the longest idle connection is closed for a new one",
             fds: 16,
             log_lines: 1,
             ..Fault::default()

@@ -99,7 +99,7 @@ fn docker_daemon_faults_are_isolated() {
         &baseline,
         &Fault {
             name: "dockerd is restarted",
-            remaining: "everything but what containers use, for as long as they do not run",
+            remaining: "everything but resource usage of containers that do not run",
             may_lose: &is_live_series,
             log_lines: 4,
             ..Fault::default()

@@ -71,7 +71,7 @@ fn libvirt_daemon_faults_are_isolated() {
 
     let restarted = fault(
         "libvirtd is restarted",
-        "everything but virtual machines, for as long as it does not run",
+        "everything but virtual machines until it runs again",
     );
     exporter.assert_fault_while(&baseline, &restarted, || {
         daemon.stop();

@@ -39,7 +39,7 @@ fn hanging_mount_costs_its_timeout_once() {
     let metrics = exporter.assert_fault(
         &baseline,
         &Fault {
-            name: "a mount that never answers",
+            name: "a mount that never responds",
             remaining: "everything; of the mount `node_filesystem_device_error` 1 and no sizes",
             threads: 1,
             log_lines: 2,

@@ -367,7 +367,7 @@ fn thousand_idle_connections_do_not_block_the_scraper() {
         load.finish(
             "1,000 idle connections",
             32 * MEGABYTE,
-            "the oldest make room: `too_many`",
+            "the oldest are closed: `too_many`",
         );
     }
 }
@@ -396,7 +396,7 @@ fn requests_sent_byte_by_byte_are_closed() {
         load.finish(
             "200 requests, a byte each 250 ms",
             16 * MEGABYTE,
-            "ended after 10 s: `slow_request`",
+            "closed after 10 s: `slow_request`",
         );
     }
 }
@@ -429,9 +429,9 @@ fn unread_responses_do_not_fill_memory() {
         assert!(closed >= 15, "{closed} were closed");
         drop(slow);
         load.finish(
-            "20 clients that do not take their 12 MB",
+            "20 clients that do not read their 12 MB",
             160 * MEGABYTE,
-            "the oldest give way beyond 64 MB: `slow_reader`",
+            "beyond 64 MB the oldest are closed: `slow_reader`",
         );
     }
 }
@@ -452,9 +452,9 @@ fn slow_readers_do_not_occupy_all_connections() {
         assert!(load.closed("slow_reader") >= 1);
         drop(slow);
         load.finish(
-            "4 such on 4 places, a byte each 50 ms",
+            "4 such clients with 4 connections allowed, a byte each 50 ms",
             160 * MEGABYTE,
-            "the oldest makes room: `slow_reader`",
+            "the oldest is closed: `slow_reader`",
         );
     }
 }
@@ -509,9 +509,9 @@ fn unread_http2_responses_do_not_fill_memory() {
     assert!(load.closed("slow_reader") >= 2);
     drop(slow);
     load.finish(
-        "2 clients that do not take 16 times 12 MB each over HTTP/2",
+        "2 clients that do not read 16 responses of 12 MB each over HTTP/2",
         160 * MEGABYTE,
-        "the oldest give way beyond 64 MB, and who holds them alone: `slow_reader`",
+        "beyond 64 MB the oldest are closed, also a single client that exceeds it: `slow_reader`",
     );
 }
 
@@ -545,7 +545,7 @@ fn pipelined_requests_are_all_answered() {
         load.finish(
             "20 clients, 100 requests in a row each",
             32 * MEGABYTE,
-            "each is answered",
+            "each gets a response",
         );
     }
 }
@@ -580,7 +580,7 @@ fn pipeline_is_not_read_while_responses_are_unread() {
         load.finish(
             "10 clients that send up to 64 MB of requests and read nothing",
             200 * MEGABYTE,
-            "not read on until an answer was taken",
+            "not read further until a response has been read",
         );
     }
 }
@@ -605,9 +605,9 @@ fn half_closed_clients_are_answered_or_closed() {
             }
         });
         load.finish(
-            "300 half-closed connections: after a request, in one, before one",
+            "300 half-closed connections: after, during and before a request",
             16 * MEGABYTE,
-            "answered, or closed at once",
+            "a response, or closed at once",
         );
     }
 }
@@ -639,7 +639,7 @@ fn two_hundred_concurrent_scrapes_queue() {
             }
         });
         load.finish(
-            "200 scrapes at once, with one filter and with many",
+            "200 concurrent scrapes, with one filter and with many",
             64 * MEGABYTE,
             "40 at a time, the others wait",
         );
@@ -710,7 +710,7 @@ fn request_bodies_are_not_read() {
         load.finish(
             "100 requests with bodies of up to 1 GB announced",
             16 * MEGABYTE,
-            "answered without them",
+            "response without reading them",
         );
     }
 }
@@ -756,7 +756,7 @@ fn non_http_input_is_closed() {
             }
         });
         load.finish(
-            "200 clients that speak no HTTP, TLS's first words among it",
+            "200 clients that send no HTTP, some of it TLS handshakes",
             16 * MEGABYTE,
             "status 400 or closed",
         );
@@ -784,7 +784,7 @@ fn stalled_handshakes_do_not_block_the_scraper() {
     load.finish(
         "1,000 handshakes that stop in the first message",
         32 * MEGABYTE,
-        "the oldest make room: `too_many`; ended after 10 s: `slow_request`",
+        "the oldest are closed: `too_many`; closed after 10 s: `slow_request`",
     );
 }
 
@@ -824,7 +824,7 @@ fn non_tls_input_is_closed() {
         }
     });
     load.finish(
-        "200 clients that speak no TLS to a port for it",
+        "200 clients that send no TLS to a TLS port",
         16 * MEGABYTE,
         "an alert, status 400 or closed",
     );

@@ -215,7 +215,7 @@ fn broken(ours: &Scrape) -> impl Iterator<Item = String> {
 
 /// Differences, by what differs.
 fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<String, String> {
-    let to_come: BTreeSet<&str> = collectors::ALL
+    let planned: BTreeSet<&str> = collectors::ALL
         .iter()
         .filter(|entry| entry.is_planned())
         .map(|entry| entry.name)
@@ -235,7 +235,7 @@ fn differences(before: &Scrape, ours: &Scrape, after: &Scrape) -> BTreeMap<Strin
         for (labels, before) in series {
             let collector = labels.get("collector").map_or("", String::as_str);
             // Gone since, or of a planned collector.
-            let (Some(later), false) = (value(after, name, labels), to_come.contains(collector))
+            let (Some(later), false) = (value(after, name, labels), planned.contains(collector))
             else {
                 continue;
             };

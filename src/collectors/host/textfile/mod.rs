@@ -431,7 +431,7 @@ mod tests {
                 out.errors().1.map(ToString::to_string),
             )
         };
-        let timed_out = format!("{}/backup.prom did not answer in time", directory.display());
+        let timed_out = format!("{}/backup.prom timed out", directory.display());
         assert_eq!(read(Instant::now()), (0, Some(timed_out)));
         assert_eq!(read(Instant::now() + Duration::from_secs(60)).0, 3);
     }
