@@ -75,6 +75,7 @@ trap 'kill -- "-$setup" 2>/dev/null' EXIT
 
 step "format" cargo fmt --all --check
 step "prose" cargo xtask prose
+step "scripts" node --check src/web_ui/assets/page.js
 step "release build" cargo build --release -p strata_exporter
 step "clippy and test build" with_clippy cargo test --workspace --all-targets --no-run
 step "static build" static_binary

@@ -160,7 +160,8 @@ function rowsOf(name) {
 
 /** The row of a key, created if missing. */
 function rowOf(name, rows, key) {
-  const existing = rows.get(key); if (existing) return existing;
+  const existing = rows.get(key);
+  if (existing) return existing;
   const template = document.querySelector(`template[data-row="${name}"]`);
   const row = template.content.firstElementChild.cloneNode(true);
   row.dataset.key = key;
@@ -253,7 +254,9 @@ for (const element of document.querySelectorAll("table[data-table]")) {
 async function get(path) {
   const signal = AbortSignal.timeout(10_000);
   const response = await fetch(path, { signal, credentials: "same-origin" });
-  const body = await response.json(); if (!response.ok) throw new Error(body.error ?? `status ${response.status}`); return body;
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.error ?? `status ${response.status}`);
+  return body;
 }
 
 const WHY = {
@@ -275,7 +278,8 @@ function note(container) {
 
 /** Name of a container; without one its ID, shortened if long. */
 function titleOf(container) {
-  const name = container.name ?? container.domain?.name; if (name !== undefined) return name;
+  const name = container.name ?? container.domain?.name;
+  if (name !== undefined) return name;
   const key = container.id ?? container.cgroup;
   return /^[0-9a-f]{64}$/i.test(key) ? key.slice(0, 12) : key;
 }
@@ -390,7 +394,8 @@ function refreshPicture(image) {
 /** Reloads the page and replaces its numbers. */
 async function refreshNumbers() {
   const response = await fetch(location.href, { signal: AbortSignal.timeout(10_000) });
-  if (!response.ok) throw new Error(`status ${response.status}`); const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (!response.ok) throw new Error(`status ${response.status}`);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
   for (const old of document.querySelectorAll("[data-fresh]")) {
     const fresh = page.querySelector(`[data-fresh="${old.dataset.fresh}"]`);
     if (fresh && fresh.innerHTML !== old.innerHTML) old.replaceChildren(...fresh.childNodes);
@@ -427,7 +432,7 @@ async function refresh() {
   round += 1;
   const due = ROUNDS[document.body.dataset.live].filter(([every]) => round % every === 0);
   const results = await Promise.allSettled(due.map(([, work]) => work()));
-  const failed = => results.find((one) => => one.status === "rejected");
+  const failed = results.find((result) => result.status === "rejected");
   setText(status, failed ? `Refresh failed: ${failed.reason.message}` : "");
   isBusy = false;
 }
