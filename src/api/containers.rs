@@ -22,7 +22,7 @@ use super::{
 use crate::{
     error::{Error, Result},
     history::{History, Series},
-    scrape::Reading,
+    scrape::SharedRead,
     sources::{
         Snapshot,
         engine::{Container, ContainerState, Engine, EngineKind, Health},
@@ -38,13 +38,13 @@ const MAX_CANDIDATES: usize = 20;
 
 #[derive(Debug)]
 pub(super) struct ContainerReads {
-    listing: Reading<Arc<ContainerListing>>,
+    listing: SharedRead<Arc<ContainerListing>>,
 }
 
 impl ContainerReads {
     pub(super) fn new() -> Self {
         Self {
-            listing: Reading::new("control groups", |snapshot| {
+            listing: SharedRead::new("control groups", |snapshot| {
                 ContainerListing::from_cgroups(snapshot).map(Arc::new)
             }),
         }

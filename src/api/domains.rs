@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{Api, MissingPart, error::ApiError, ok_or_missing, seconds, to_json};
 use crate::{
-    scrape::Reading,
+    scrape::SharedRead,
     sources::{
         Snapshot,
         libvirt::{self, DomainState, FetchResult},
@@ -17,13 +17,13 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct DomainReads {
     /// Snapshots whose domains have been read.
-    domains: Reading<Arc<Snapshot>>,
+    domains: SharedRead<Arc<Snapshot>>,
 }
 
 impl DomainReads {
     pub(super) fn new() -> Self {
         Self {
-            domains: Reading::new("libvirt", |snapshot| {
+            domains: SharedRead::new("libvirt", |snapshot| {
                 snapshot.domains()?;
                 Ok(Arc::clone(snapshot))
             }),

@@ -10,29 +10,29 @@ use super::{
 };
 use crate::{
     error::Result,
-    scrape::Reading,
+    scrape::SharedRead,
     sources::{Snapshot, Text},
 };
 
 #[derive(Debug)]
 pub(super) struct HostReads {
-    load: Reading<LoadAverages>,
-    memory: Reading<HostMemory>,
-    os: Reading<Option<String>>,
-    stat: Reading<BootStat>,
+    load: SharedRead<LoadAverages>,
+    memory: SharedRead<HostMemory>,
+    os: SharedRead<Option<String>>,
+    stat: SharedRead<BootStat>,
 }
 
 impl HostReads {
     pub(super) fn new() -> Self {
         Self {
-            load: Reading::new("load", |snapshot| {
+            load: SharedRead::new("load", |snapshot| {
                 parse_loadavg(&snapshot.read_proc("loadavg")?)
             }),
-            memory: Reading::new("memory", |snapshot| {
+            memory: SharedRead::new("memory", |snapshot| {
                 parse_meminfo(&snapshot.read_proc("meminfo")?)
             }),
-            os: Reading::new("os", |snapshot| snapshot.os_name()),
-            stat: Reading::new("cpus", |snapshot| parse_stat(snapshot.proc_stat()?)),
+            os: SharedRead::new("os", |snapshot| snapshot.os_name()),
+            stat: SharedRead::new("cpus", |snapshot| parse_stat(snapshot.proc_stat()?)),
         }
     }
 }

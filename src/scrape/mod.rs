@@ -1,12 +1,12 @@
 //! Runs the collectors of a scrape concurrently and isolated from each other.
 
-mod reading;
 mod run;
+mod shared_read;
 mod workers;
 
 use std::{
     collections::BTreeSet,
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
@@ -14,8 +14,8 @@ use std::{
 use tokio::time;
 use tracing::{debug, info, warn};
 
-pub use reading::Reading;
 pub use run::{CollectorReport, install_panic_hook};
+pub use shared_read::SharedRead;
 pub use workers::Workers;
 
 use crate::{
@@ -47,6 +47,16 @@ pub const SCRAPE_METRICS: &[&Desc] = METRICS;
 
 /// Interval at which a persistent problem of a collector is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// Lines that may be logged about one collector within `LOG_WINDOW`, whatever its outcomes are.
+const MAX_LOG_LINES: u32 = 4;
+const LOG_WINDOW: Duration = Duration::from_secs(60);
+
+/// How long a scrape waits for a collector that is known to take longer than its timeout.
+const SLOW_WAIT: Duration = Duration::from_millis(50);
+/// Minimum time for the reads of a collector, whatever the timeout of the scrape that starts it:
+/// a scrape with more time may share the result.
+const MIN_READ_TIME: Duration = Duration::from_secs(1);
 
 /// Outcome of a collector in one scrape.
 #[derive(Debug, Clone)]
@@ -150,6 +160,7 @@ impl Scraper {
                     layer,
                     collect,
                     current_run: Mutex::default(),
+                    last_duration: Mutex::default(),
                     last_run: Mutex::default(),
                     log_state: Mutex::default(),
                 })
@@ -180,34 +191,46 @@ impl Scraper {
     /// Runs the selected collectors for at most `timeout`.
     ///
     /// If a collector is already running for another scrape, it is not started again: both scrapes
-    /// share its result.
+    /// share its result, and each waits to its own deadline. A collector that has been running for
+    /// longer than `timeout`, or whose last run took longer, is waited for only briefly.
     pub async fn scrape(&self, selected: &BTreeSet<&str>, timeout: Duration) -> ScrapeResult {
-        let deadline = Instant::now() + timeout;
-        let snapshot = Arc::new(Snapshot::new(Arc::clone(&self.host), deadline));
-        let wait_group = WaitGroup::new();
+        let now = Instant::now();
+        let deadline = now + timeout;
+        // Other scrapes may share the results: they must not fail because this one has little time.
+        let snapshot_deadline = now + timeout.max(MIN_READ_TIME);
+        let snapshot = Arc::new(Snapshot::new(Arc::clone(&self.host), snapshot_deadline));
+        let (in_time, slow) = (WaitGroup::new(), WaitGroup::new());
         let slots = self
             .slots
             .iter()
             .filter(|slot| selected.contains(slot.name));
         let runs: Vec<_> = slots
-            .map(|slot| (slot, slot.join_or_start(&snapshot, &self.workers)))
+            .map(|slot| (slot, slot.join_or_start(&snapshot, timeout, &self.workers)))
             .collect();
         for (_, handle) in &runs {
-            if let RunHandle::Pending(run) = handle {
-                run.add_waiter(&wait_group);
-            }
+            let wait_group = if handle.is_slow { &slow } else { &in_time };
+            handle.run.add_waiter(wait_group);
         }
-        wait_group.done();
+        in_time.done();
+        slow.done();
         // At the deadline the scrape continues with the results so far.
-        let all_done = self.workers.wait_for(wait_group.wait());
-        drop(time::timeout_at(deadline.into(), all_done).await);
+        let slow_deadline = deadline.min(now + SLOW_WAIT);
+        let all_done = self.workers.wait_for(async {
+            tokio::join!(
+                time::timeout_at(deadline.into(), in_time.wait()),
+                time::timeout_at(slow_deadline.into(), slow.wait()),
+            )
+        });
+        drop(all_done.await);
 
         let mut scrape_metrics = Families::default();
         let mut reports = Vec::with_capacity(runs.len());
         for (slot, handle) in runs {
             let report = handle.report();
-            slot.log(&report);
-            slot.record_last_run(&report);
+            if !report.is_only_late() {
+                slot.log(&report);
+                slot.record_last_run(&report);
+            }
             scrape_metrics.add(&DURATION, [slot.name], report.duration);
             let success = matches!(report.outcome, Outcome::Collected);
             scrape_metrics.add(&SUCCESS, [slot.name], success);
@@ -231,78 +254,79 @@ struct CollectorSlot {
     collect: CollectFn,
     /// The last run that was started.
     current_run: Mutex<Option<Arc<CollectorRun>>>,
+    /// How long the last finished run took.
+    last_duration: Mutex<Duration>,
     last_run: Mutex<Option<LastRun>>,
     log_state: Mutex<LogState>,
 }
 
 /// A scrape's handle to a collector run.
-enum RunHandle {
-    /// A run to wait for.
-    Pending(Arc<CollectorRun>),
-    /// A run that exceeded an earlier deadline and must not be waited for.
-    Overdue(Arc<CollectorRun>),
+struct RunHandle {
+    run: Arc<CollectorRun>,
+    /// Whether an earlier scrape started it.
+    is_joined: bool,
+    /// Whether it has been running, or its last run took, at least as long as the scrape's timeout.
+    is_slow: bool,
 }
 
 impl RunHandle {
     fn report(self) -> Arc<CollectorReport> {
-        match self {
-            Self::Pending(run) => run.report().unwrap_or_else(|| {
-                let outcome = Outcome::TimedOut;
-                Arc::new(CollectorReport::without_result(
-                    outcome,
-                    run.started.elapsed(),
-                ))
-            }),
-            Self::Overdue(run) => {
-                let outcome = Outcome::StillRunning;
-                Arc::new(CollectorReport::without_result(
-                    outcome,
-                    run.started.elapsed(),
-                ))
-            }
-        }
+        self.run.report().unwrap_or_else(|| {
+            let outcome = if self.is_joined && self.is_slow {
+                Outcome::StillRunning
+            } else {
+                Outcome::TimedOut
+            };
+            let duration = self.run.requested.elapsed();
+            Arc::new(CollectorReport::without_result(outcome, duration))
+        })
     }
 }
 
 impl CollectorSlot {
-    fn join_or_start(self: &Arc<Self>, snapshot: &Arc<Snapshot>, workers: &Workers) -> RunHandle {
+    fn join_or_start(
+        self: &Arc<Self>,
+        snapshot: &Arc<Snapshot>,
+        timeout: Duration,
+        workers: &Workers,
+    ) -> RunHandle {
         let mut current = self
             .current_run
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
+        let last_duration = *self
+            .last_duration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(run) = current.as_ref().filter(|run| run.report().is_none()) {
-            if !run.is_overdue() {
-                return RunHandle::Pending(Arc::clone(run));
-            }
-            if run.is_started() {
-                return RunHandle::Overdue(Arc::clone(run));
-            }
-            // It waited for a worker until its deadline because all workers were busy. Start it
-            // again: workers are only added while a scrape waits for one.
-        }
-        let run = Arc::new(CollectorRun::new(snapshot.deadline()));
-        *current = Some(Arc::clone(&run));
-        let (slot, snapshot, started) = (Arc::clone(self), Arc::clone(snapshot), Arc::clone(&run));
-        workers.spawn(move || {
-            let current = || {
-                slot.current_run
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
+            run.prefer_later(snapshot);
+            return RunHandle {
+                is_joined: true,
+                is_slow: run.running_time().max(last_duration) >= timeout,
+                run: Arc::clone(run),
             };
-            let is_this_run = |run: &Arc<CollectorRun>| Arc::ptr_eq(run, &started);
-            {
-                let current = current();
-                if !current.as_ref().is_some_and(is_this_run) {
-                    // It waited for a worker so long that it was replaced.
-                    return;
-                }
-                started.mark_started();
-            }
-            started.execute(&slot.collect, &snapshot);
+        }
+        let run = Arc::new(CollectorRun::new(Arc::clone(snapshot)));
+        *current = Some(Arc::clone(&run));
+        drop(current);
+        let (slot, started) = (Arc::clone(self), Arc::clone(&run));
+        workers.spawn(move || {
+            let duration = started.execute(&slot.collect);
+            *slot
+                .last_duration
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = duration;
             // Scrapes that wait for the result have their own reference to it.
-            current().take_if(|run| is_this_run(run));
+            slot.current_run
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take_if(|run| Arc::ptr_eq(run, &started));
         });
-        RunHandle::Pending(run)
+        RunHandle {
+            run,
+            is_joined: false,
+            is_slow: last_duration >= timeout,
+        }
     }
 
     fn record_last_run(&self, report: &CollectorReport) {
@@ -334,10 +358,16 @@ impl CollectorSlot {
         {
             return;
         }
-        *logged = LogState {
-            problem,
-            logged_at: Some(Instant::now()),
+        logged.problem = problem;
+        let Some(suppressed) = logged.try_log(Instant::now()) else {
+            return;
         };
+        if suppressed > 0 {
+            warn!(
+                collector = self.name,
+                suppressed, "log lines about this collector suppressed"
+            );
+        }
         drop(logged);
         let (collector, duration) = (self.name, report.duration);
         match &report.outcome {
@@ -362,11 +392,36 @@ impl CollectorSlot {
     }
 }
 
-/// The last logged state of a collector.
+/// What was last logged about a collector.
 #[derive(Debug, Default)]
 struct LogState {
     problem: &'static str,
     logged_at: Option<Instant>,
+    /// Start of the window in which lines are counted.
+    window_start: Option<Instant>,
+    lines: u32,
+    suppressed: u32,
+}
+
+impl LogState {
+    /// Counts a line. Returns the number of lines suppressed since the last one, or `None` if this
+    /// one must be suppressed, too.
+    fn try_log(&mut self, now: Instant) -> Option<u32> {
+        let is_in_window = self
+            .window_start
+            .is_some_and(|start| now.saturating_duration_since(start) < LOG_WINDOW);
+        if !is_in_window {
+            self.window_start = Some(now);
+            self.lines = 0;
+        }
+        if self.lines >= MAX_LOG_LINES {
+            self.suppressed = self.suppressed.saturating_add(1);
+            return None;
+        }
+        self.lines += 1;
+        self.logged_at = Some(now);
+        Some(mem::take(&mut self.suppressed))
+    }
 }
 
 impl fmt::Debug for CollectorSlot {
@@ -374,5 +429,28 @@ impl fmt::Debug for CollectorSlot {
         f.debug_struct("CollectorSlot")
             .field("name", &self.name)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LOG_WINDOW, LogState, MAX_LOG_LINES};
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn log_lines_of_a_collector_are_bounded_per_window() {
+        let start = Instant::now();
+        let mut state = LogState::default();
+        let logged =
+            |state: &mut LogState, seconds| state.try_log(start + Duration::from_secs(seconds));
+        for _ in 0..MAX_LOG_LINES {
+            assert_eq!(logged(&mut state, 0), Some(0));
+        }
+        for seconds in 1..8 {
+            assert_eq!(logged(&mut state, seconds), None);
+        }
+        // The first line of the next window has the number of suppressed ones.
+        assert_eq!(logged(&mut state, LOG_WINDOW.as_secs()), Some(7));
+        assert_eq!(logged(&mut state, LOG_WINDOW.as_secs() + 1), Some(0));
     }
 }

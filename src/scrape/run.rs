@@ -6,8 +6,8 @@ use std::{
     mem,
     panic::{self, AssertUnwindSafe},
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -29,6 +29,13 @@ pub struct CollectorReport {
 }
 
 impl CollectorReport {
+    /// Whether it has no result only because the scrape's timeout is short. That is no problem of
+    /// the collector, so it is neither logged nor shown as its last run.
+    pub(super) fn is_only_late(&self) -> bool {
+        matches!(self.outcome, Outcome::TimedOut | Outcome::StillRunning)
+            && self.duration < super::MIN_READ_TIME
+    }
+
     pub(super) fn without_result(outcome: Outcome, duration: Duration) -> Self {
         Self {
             outcome,
@@ -38,13 +45,15 @@ impl CollectorReport {
     }
 }
 
-/// A run in progress or completed.
+/// A run that is queued, in progress or completed. It belongs to no caller: callers with different
+/// deadlines wait for it.
 pub(super) struct CollectorRun {
-    pub started: Instant,
-    /// The deadline of the scrape that started it.
-    pub deadline: Instant,
-    /// Whether a worker has started it.
-    is_started: AtomicBool,
+    /// When the first caller requested it.
+    pub requested: Instant,
+    /// When a worker started it.
+    started: OnceLock<Instant>,
+    /// What the collector reads; `None` once it has started.
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
     state: Mutex<RunState>,
 }
 
@@ -54,29 +63,29 @@ enum RunState {
 }
 
 impl CollectorRun {
-    pub(super) fn new(deadline: Instant) -> Self {
+    pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         Self {
-            started: Instant::now(),
-            deadline,
-            is_started: AtomicBool::new(false),
+            requested: Instant::now(),
+            started: OnceLock::new(),
+            snapshot: Mutex::new(Some(snapshot)),
             state: Mutex::new(RunState::Running(Vec::new())),
         }
     }
 
-    /// Whether it exceeded its deadline. A read that is blocked in the kernel cannot be cancelled;
-    /// no further run is started meanwhile, so that blocked threads do not accumulate.
-    pub(super) fn is_overdue(&self) -> bool {
-        self.report().is_none() && self.deadline <= Instant::now()
+    /// How long it has been running; zero while it is queued, because that is not its fault.
+    pub(super) fn running_time(&self) -> Duration {
+        self.started.get().map_or(Duration::ZERO, Instant::elapsed)
     }
 
-    /// Records that a worker started it.
-    pub(super) fn mark_started(&self) {
-        self.is_started.store(true, Ordering::SeqCst);
-    }
-
-    /// Whether a worker has started it; otherwise it is still queued.
-    pub(super) fn is_started(&self) -> bool {
-        self.is_started.load(Ordering::SeqCst)
+    /// Has a run that is still queued read the later of the two snapshots, because the earlier
+    /// one's deadline may pass while it is queued.
+    pub(super) fn prefer_later(&self, snapshot: &Arc<Snapshot>) {
+        let mut own = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = &mut *own
+            && own.deadline() < snapshot.deadline()
+        {
+            *own = Arc::clone(snapshot);
+        }
     }
 
     pub(super) fn report(&self) -> Option<Arc<CollectorReport>> {
@@ -94,10 +103,18 @@ impl CollectorRun {
         }
     }
 
-    /// Runs the collector. May block for long.
-    pub(super) fn execute(&self, collect: &CollectFn, snapshot: &Snapshot) {
-        let started = Instant::now();
-        let collected = catch_panic(|| collect(snapshot));
+    /// Runs the collector, once, and returns how long that took. May block for long.
+    pub(super) fn execute(&self, collect: &CollectFn) -> Duration {
+        let started = *self.started.get_or_init(Instant::now);
+        let snapshot = self
+            .snapshot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some(snapshot) = snapshot else {
+            return Duration::ZERO;
+        };
+        let collected = catch_panic(|| collect(&snapshot));
         let duration = started.elapsed();
         let report = match collected {
             Ok(Ok(families)) => CollectorReport {
@@ -114,6 +131,7 @@ impl CollectorRun {
                 wait_group.done();
             }
         }
+        duration
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, RunState> {

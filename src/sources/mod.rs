@@ -243,6 +243,17 @@ impl Snapshot {
         }
     }
 
+    /// Returns this snapshot if it has at least this much time left, else a new one with as much.
+    #[must_use]
+    pub fn with_min_time(self: &Arc<Self>, min: Duration) -> Arc<Self> {
+        let deadline = Instant::now() + min;
+        if self.deadline >= deadline {
+            Arc::clone(self)
+        } else {
+            Arc::new(Self::new(Arc::clone(&self.host), deadline))
+        }
+    }
+
     /// Creates a snapshot of the host that runs the test.
     #[cfg(test)]
     pub(crate) fn for_test_host() -> Self {

@@ -581,7 +581,7 @@ fn hanging_cgroups_are_read_once_and_isolated() {
         assert_eq!(list["containers"].as_array().unwrap().len(), 3, "{list:#}");
         assert_eq!(list["missing"][0]["part"], "control groups");
         let reason = list["missing"][0]["reason"].as_str().unwrap();
-        assert!(reason.ends_with("has not answered since an earlier request"));
+        assert!(reason.ends_with("has not responded since an earlier request"));
         assert_eq!(api.get("/api/v1/containers/web").status, 200);
         assert_eq!(api.get("/api/v1/host").json()["missing"], json!([]));
     }

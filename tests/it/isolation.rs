@@ -5,9 +5,9 @@ use std::{
     io,
     sync::{
         Arc, Condvar, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use strata_exporter::{
@@ -231,8 +231,8 @@ async fn hanging_collector_is_not_started_twice() {
     let metrics = scrape(&scraper, SHORT).await;
     assert_eq!(outcome(&metrics, "hanging"), "timed_out");
     for n in 2..8 {
-        // Later scrapes do not wait for it.
-        let metrics = scrape(&scraper, LONG).await;
+        // Later scrapes with the same timeout do not wait for it.
+        let metrics = scrape(&scraper, SHORT).await;
         assert_eq!(outcome(&metrics, "hanging"), "still_running");
         assert_has(
             &metrics,
@@ -253,6 +253,87 @@ async fn hanging_collector_is_not_started_twice() {
     .await;
     // The old result is discarded: the collector ran a second time.
     assert_has(&metrics, "test_starts{collector=\"hanging\"} 2");
+}
+
+/// Timeout of a client that gives a scrape too little time.
+const TINY: Duration = Duration::from_millis(1);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tiny_timeouts_do_not_strand_other_scrapes() {
+    let mut fakes = FakeCollectors::default();
+    let names: Vec<&'static str> = (0..40)
+        .map(|n| &*Box::leak(format!("collector_{n}").into_boxed_str()))
+        .collect();
+    for name in &names {
+        fakes.with(name, |_| Ok(()));
+    }
+    let scraper = Arc::new(fakes.scraper());
+    let is_done = Arc::new(AtomicBool::new(false));
+    let impatient = (0..2).map(|_| {
+        let (scraper, is_done) = (Arc::clone(&scraper), Arc::clone(&is_done));
+        tokio::spawn(async move {
+            while !is_done.load(Ordering::SeqCst) {
+                scrape(&scraper, TINY).await;
+            }
+        })
+    });
+    let impatient: Vec<_> = impatient.collect();
+    for _ in 0..200 {
+        // Would time out if a scrape waited for a run that another one replaced.
+        let metrics = scrape(&scraper, LONG).await;
+        for name in &names {
+            assert_eq!(outcome(&metrics, name), "collected", "{name}");
+        }
+    }
+    is_done.store(true, Ordering::SeqCst);
+    for task in impatient {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_scrape_waits_to_its_own_deadline() {
+    let gate = Gate::default();
+    let _opener = Opener(gate.clone());
+    let mut fakes = FakeCollectors::default();
+    let starts = fakes.with_hanging("hanging", &gate);
+    let scraper = Arc::new(fakes.scraper());
+    let patient = {
+        let scraper = Arc::clone(&scraper);
+        tokio::spawn(async move { scrape(&scraper, LONG).await })
+    };
+    while starts.load(Ordering::SeqCst) == 0 {
+        time::sleep(Duration::from_millis(1)).await;
+    }
+    // The run is younger than their timeouts; afterwards it is older.
+    let (tiny, short) = tokio::join!(scrape(&scraper, TINY), scrape(&scraper, SHORT));
+    assert_eq!(outcome(&short, "hanging"), "timed_out");
+    assert!(["timed_out", "still_running"].contains(&outcome(&tiny, "hanging")));
+    for limit in [TINY, SHORT, TINY, SHORT] {
+        let metrics = scrape(&scraper, limit).await;
+        assert_eq!(outcome(&metrics, "hanging"), "still_running");
+    }
+    gate.open();
+    let metrics = patient.await.unwrap();
+    assert_has(&metrics, "test_starts{collector=\"hanging\"} 1");
+    assert_eq!(starts.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn run_that_started_for_a_tiny_timeout_has_time_to_read() {
+    let mut fakes = FakeCollectors::default();
+    let left = Arc::new(Mutex::new(Duration::ZERO));
+    let seen = Arc::clone(&left);
+    let collect: CollectFn = Box::new(move |snapshot: &Snapshot| {
+        *seen.lock().unwrap() = snapshot.deadline() - Instant::now();
+        Ok(Families::default())
+    });
+    fakes.collectors.push(("reader", Layer::Host, collect));
+    let scraper = fakes.scraper();
+    while left.lock().unwrap().is_zero() {
+        scrape(&scraper, TINY).await;
+    }
+    assert!(*left.lock().unwrap() > 100 * TINY);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -276,9 +357,14 @@ async fn cancelled_scrapes_change_nothing() {
         }
     }
     let metrics = scrape(&scraper, SHORT).await;
-    // The first run has time left and can be shared; the second is past its limit.
-    assert_eq!(outcome(&metrics, "early"), "timed_out");
-    assert_eq!(outcome(&metrics, "overdue"), "still_running");
+    // Both runs are younger than this scrape's timeout, whatever the timeouts of the others were.
+    for name in ["early", "overdue"] {
+        assert_eq!(outcome(&metrics, name), "timed_out");
+    }
+    let metrics = scrape(&scraper, SHORT).await;
+    for name in ["early", "overdue"] {
+        assert_eq!(outcome(&metrics, name), "still_running");
+    }
     assert_eq!(early.load(Ordering::SeqCst), 1);
     assert_eq!(overdue.load(Ordering::SeqCst), 1);
     gate.open();
@@ -350,8 +436,10 @@ async fn hanging_collectors_cost_one_thread_each() {
             .sum::<usize>()
     };
     until(&scraper, |_| started() == HANGING).await;
+    // Afterwards all runs are older than the timeout.
+    scrape(&scraper, SHORT).await;
     for _ in 0..5 {
-        let metrics = scrape(&scraper, LONG).await;
+        let metrics = scrape(&scraper, SHORT).await;
         assert_eq!(outcome(&metrics, "steady"), "collected");
         for n in 0..HANGING {
             assert_eq!(outcome(&metrics, &format!("hanging_{n}")), "still_running");
