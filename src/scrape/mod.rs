@@ -52,10 +52,10 @@ const LOG_INTERVAL: Duration = Duration::from_secs(3600);
 const MAX_LOG_LINES: u32 = 4;
 const LOG_WINDOW: Duration = Duration::from_secs(60);
 
-/// How long a scrape waits for a collector that is known to take longer than its timeout.
+/// How long a scrape waits for a collector that is known to take longer than the scrape's timeout.
 const SLOW_WAIT: Duration = Duration::from_millis(50);
-/// Minimum time for the reads of a collector, whatever the timeout of the scrape that starts it:
-/// a scrape with more time may share the result.
+/// Lower bound of the time that a collector has for its reads. Scrapes with longer timeouts may
+/// join its run, so a client's short timeout must not make its reads fail.
 const MIN_READ_TIME: Duration = Duration::from_secs(1);
 
 /// Outcome of a collector in one scrape.
@@ -104,7 +104,7 @@ pub struct LastRun {
     pub error_count: usize,
     /// The first of these errors.
     pub first_error: Option<Error>,
-    /// When it was reported.
+    /// When it finished or was reported as running.
     pub at: SystemTime,
 }
 
@@ -199,7 +199,7 @@ impl Scraper {
         // Other scrapes may share the results: they must not fail because this one has little time.
         let snapshot_deadline = now + timeout.max(MIN_READ_TIME);
         let snapshot = Arc::new(Snapshot::new(Arc::clone(&self.host), snapshot_deadline));
-        let (in_time, slow) = (WaitGroup::new(), WaitGroup::new());
+        let (normal, slow) = (WaitGroup::new(), WaitGroup::new());
         let slots = self
             .slots
             .iter()
@@ -208,16 +208,16 @@ impl Scraper {
             .map(|slot| (slot, slot.join_or_start(&snapshot, timeout, &self.workers)))
             .collect();
         for (_, handle) in &runs {
-            let wait_group = if handle.is_slow { &slow } else { &in_time };
+            let wait_group = if handle.is_slow { &slow } else { &normal };
             handle.run.add_waiter(wait_group);
         }
-        in_time.done();
-        slow.done();
+        normal.all_added();
+        slow.all_added();
         // At the deadline the scrape continues with the results so far.
         let slow_deadline = deadline.min(now + SLOW_WAIT);
         let all_done = self.workers.wait_for(async {
             tokio::join!(
-                time::timeout_at(deadline.into(), in_time.wait()),
+                time::timeout_at(deadline.into(), normal.wait()),
                 time::timeout_at(slow_deadline.into(), slow.wait()),
             )
         });
@@ -227,7 +227,8 @@ impl Scraper {
         let mut reports = Vec::with_capacity(runs.len());
         for (slot, handle) in runs {
             let report = handle.report();
-            if !report.is_only_late() {
+            // A timeout that is only the client's is no problem of the collector.
+            if !report.is_client_timeout() {
                 slot.log(&report);
                 slot.record_last_run(&report);
             }
@@ -252,7 +253,7 @@ struct CollectorSlot {
     name: &'static str,
     layer: Layer,
     collect: CollectFn,
-    /// The last run that was started.
+    /// The run in progress, if any.
     current_run: Mutex<Option<Arc<CollectorRun>>>,
     /// How long the last finished run took.
     last_duration: Mutex<Duration>,
@@ -277,7 +278,7 @@ impl RunHandle {
             } else {
                 Outcome::TimedOut
             };
-            let duration = self.run.requested.elapsed();
+            let duration = self.run.requested_at.elapsed();
             Arc::new(CollectorReport::without_result(outcome, duration))
         })
     }
@@ -299,7 +300,7 @@ impl CollectorSlot {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(run) = current.as_ref().filter(|run| run.report().is_none()) {
-            run.prefer_later(snapshot);
+            run.use_snapshot_if_later(snapshot);
             return RunHandle {
                 is_joined: true,
                 is_slow: run.running_time().max(last_duration) >= timeout,
@@ -309,9 +310,9 @@ impl CollectorSlot {
         let run = Arc::new(CollectorRun::new(Arc::clone(snapshot)));
         *current = Some(Arc::clone(&run));
         drop(current);
-        let (slot, started) = (Arc::clone(self), Arc::clone(&run));
+        let (slot, queued) = (Arc::clone(self), Arc::clone(&run));
         workers.spawn(move || {
-            let duration = started.execute(&slot.collect);
+            let duration = queued.execute(&slot.collect);
             *slot
                 .last_duration
                 .lock()
@@ -320,7 +321,7 @@ impl CollectorSlot {
             slot.current_run
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .take_if(|run| Arc::ptr_eq(run, &started));
+                .take_if(|run| Arc::ptr_eq(run, &queued));
         });
         RunHandle {
             run,
@@ -330,12 +331,12 @@ impl CollectorSlot {
     }
 
     fn record_last_run(&self, report: &CollectorReport) {
-        let (skipped, reason) = report.families.errors();
+        let (error_count, first_error) = report.families.errors();
         let last = LastRun {
             outcome: report.outcome.clone(),
             duration: report.duration,
-            error_count: skipped,
-            first_error: reason.cloned(),
+            error_count,
+            first_error: first_error.cloned(),
             at: SystemTime::now(),
         };
         *self.last_run.lock().unwrap_or_else(PoisonError::into_inner) = Some(last);

@@ -6,7 +6,7 @@ use std::{
     mem,
     panic::{self, AssertUnwindSafe},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -31,7 +31,7 @@ pub struct CollectorReport {
 impl CollectorReport {
     /// Whether it has no result only because the scrape's timeout is short. That is no problem of
     /// the collector, so it is neither logged nor shown as its last run.
-    pub(super) fn is_only_late(&self) -> bool {
+    pub(super) fn is_client_timeout(&self) -> bool {
         matches!(self.outcome, Outcome::TimedOut | Outcome::StillRunning)
             && self.duration < super::MIN_READ_TIME
     }
@@ -49,9 +49,7 @@ impl CollectorReport {
 /// deadlines wait for it.
 pub(super) struct CollectorRun {
     /// When the first caller requested it.
-    pub requested: Instant,
-    /// When a worker started it.
-    started: OnceLock<Instant>,
+    pub requested_at: Instant,
     /// What the collector reads; `None` once it has started.
     snapshot: Mutex<Option<Arc<Snapshot>>>,
     state: Mutex<RunState>,
@@ -65,22 +63,26 @@ enum RunState {
 impl CollectorRun {
     pub(super) fn new(snapshot: Arc<Snapshot>) -> Self {
         Self {
-            requested: Instant::now(),
-            started: OnceLock::new(),
+            requested_at: Instant::now(),
             snapshot: Mutex::new(Some(snapshot)),
             state: Mutex::new(RunState::Running(Vec::new())),
         }
     }
 
-    /// How long it has been running; zero while it is queued, because that is not its fault.
+    /// How long ago it was requested, if it has started; zero while it is queued, because that is
+    /// no sign that it is slow.
     pub(super) fn running_time(&self) -> Duration {
-        self.started.get().map_or(Duration::ZERO, Instant::elapsed)
+        if self.lock_snapshot().is_none() {
+            self.requested_at.elapsed()
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Has a run that is still queued read the later of the two snapshots, because the earlier
     /// one's deadline may pass while it is queued.
-    pub(super) fn prefer_later(&self, snapshot: &Arc<Snapshot>) {
-        let mut own = self.snapshot.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn use_snapshot_if_later(&self, snapshot: &Arc<Snapshot>) {
+        let mut own = self.lock_snapshot();
         if let Some(own) = &mut *own
             && own.deadline() < snapshot.deadline()
         {
@@ -105,12 +107,8 @@ impl CollectorRun {
 
     /// Runs the collector, once, and returns how long that took. May block for long.
     pub(super) fn execute(&self, collect: &CollectFn) -> Duration {
-        let started = *self.started.get_or_init(Instant::now);
-        let snapshot = self
-            .snapshot
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let started = Instant::now();
+        let snapshot = self.lock_snapshot().take();
         let Some(snapshot) = snapshot else {
             return Duration::ZERO;
         };
@@ -134,7 +132,11 @@ impl CollectorRun {
         duration
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, RunState> {
+    fn lock_snapshot(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, RunState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -202,7 +204,7 @@ pub(super) struct WaitGroup {
 }
 
 impl WaitGroup {
-    /// Held by its creator until the first call of [`done`](Self::done).
+    /// Held by its creator until [`all_added`](Self::all_added).
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             pending: AtomicUsize::new(1),
@@ -210,7 +212,12 @@ impl WaitGroup {
         })
     }
 
-    pub(super) fn done(&self) {
+    /// Ends the creator's hold: from now on the group is done when its runs are.
+    pub(super) fn all_added(&self) {
+        self.done();
+    }
+
+    fn done(&self) {
         if self.pending.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.all_done.notify_one();
         }

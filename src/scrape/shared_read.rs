@@ -29,24 +29,25 @@ struct Shared<T> {
     /// What is read, as errors name it.
     what: &'static str,
     read: Read<T>,
-    state: Mutex<State<T>>,
+    state: Mutex<ReadState<T>>,
 }
 
-struct State<T> {
+struct ReadState<T> {
     /// The last run that was started.
-    current: Option<Run<T>>,
+    current: Option<ReadRun<T>>,
     /// How long the last finished run took.
     last_duration: Duration,
 }
 
-struct Run<T> {
-    phase: Arc<Mutex<Phase>>,
+struct ReadRun<T> {
+    phase: Arc<Mutex<ReadPhase>>,
     done: Done<T>,
 }
 
-enum Phase {
+enum ReadPhase {
     /// With the snapshot to read.
     Queued(Arc<Snapshot>),
+    /// With the time at which it was requested.
     Started(Instant),
 }
 
@@ -61,7 +62,7 @@ impl<T: Clone + Send + Sync + 'static> SharedRead<T> {
             shared: Arc::new(Shared {
                 what,
                 read: Box::new(read),
-                state: Mutex::new(State {
+                state: Mutex::new(ReadState {
                     current: None,
                     last_duration: Duration::ZERO,
                 }),
@@ -105,34 +106,35 @@ impl<T: Clone + Send + Sync + 'static> SharedRead<T> {
         let mut state = shared.lock();
         let last_duration = state.last_duration;
         let is_running =
-            |run: &&Run<T>| run.done.borrow().is_none() && run.done.has_changed().is_ok();
+            |run: &&ReadRun<T>| run.done.borrow().is_none() && run.done.has_changed().is_ok();
         if let Some(run) = state.current.as_ref().filter(is_running) {
             let running_time = match &mut *lock(&run.phase) {
                 // The deadline of the first caller may pass while the run is queued.
-                Phase::Queued(own) => {
+                ReadPhase::Queued(own) => {
                     if own.deadline() < snapshot.deadline() {
                         *own = Arc::clone(snapshot);
                     }
                     Duration::ZERO
                 }
-                Phase::Started(at) => at.elapsed(),
+                ReadPhase::Started(requested_at) => requested_at.elapsed(),
             };
             return (run.done.clone(), running_time.max(last_duration));
         }
         let (sender, done) = watch::channel(None);
         // Another caller with more time may share the result.
-        let queued = Phase::Queued(snapshot.with_min_time(MIN_READ_TIME));
+        let queued = ReadPhase::Queued(snapshot.with_min_time(MIN_READ_TIME));
         let phase = Arc::new(Mutex::new(queued));
-        state.current = Some(Run {
+        state.current = Some(ReadRun {
             phase: Arc::clone(&phase),
             done: done.clone(),
         });
         drop(state);
         let shared = Arc::clone(shared);
+        let requested_at = Instant::now();
         workers.spawn(move || {
             let started = Instant::now();
-            let before = mem::replace(&mut *lock(&phase), Phase::Started(started));
-            let Phase::Queued(snapshot) = before else {
+            let before = mem::replace(&mut *lock(&phase), ReadPhase::Started(requested_at));
+            let ReadPhase::Queued(snapshot) = before else {
                 return;
             };
             let result = catch_panic(|| (shared.read)(&snapshot));
@@ -156,7 +158,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, ReadState<T>> {
         lock(&self.state)
     }
 }
