@@ -41,8 +41,7 @@ network=user,id=net,restrict=on
 if [[ -n ${STRATA_MACHINE_PORT:-} ]]; then
     network+=,hostfwd=tcp:127.0.0.1:$STRATA_MACHINE_PORT-:9100
 fi
-# Other tests, which have deadlines, run at the same time: they get more of the CPUs.
-TMPDIR=$scratch nice -n 5 timeout --kill-after=10 "${STRATA_MACHINE_TIMEOUT:-900}" \
+TMPDIR=$scratch timeout --kill-after=10 "${STRATA_MACHINE_TIMEOUT:-900}" \
     qemu-system-x86_64 \
     -accel tcg,thread=multi -smp 2 -m 2048 \
     -display none -monitor none -serial stdio -no-reboot \
