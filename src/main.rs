@@ -13,7 +13,7 @@ use clap_complete::Shell;
 use strata_exporter::{
     api::{Api, census::Census},
     check,
-    cli::{self, CensusFlags, Flags, Settings, Subcommand, UnknownVariable},
+    cli::{self, CensusFlags, ServerFlags, Settings, Subcommand, UnknownVariable},
     collectors,
     http::{Server, web_config},
     log, sampler,
@@ -92,7 +92,7 @@ fn command_line_error(error: &clap::Error) -> ExitCode {
 }
 
 /// Edits or prints a targets file.
-fn targets(flags: targets::Flags) -> ExitCode {
+fn targets(flags: targets::TargetsFlags) -> ExitCode {
     match targets::run(flags) {
         Ok(done) => {
             if let Some(note) = done.note {
@@ -110,7 +110,7 @@ fn targets(flags: targets::Flags) -> ExitCode {
 }
 
 /// Validates files for --web.config.file.
-fn web_config(flags: &web_config::CheckFlags) -> ExitCode {
+fn web_config(flags: &web_config::WebConfigFlags) -> ExitCode {
     let checked = web_config::run(flags);
     // The reader may have closed the pipe.
     std::io::stdout().write_all(checked.valid.as_bytes()).ok();
@@ -226,7 +226,7 @@ fn log_sandbox(active: &ActiveSandbox) {
 }
 
 /// Prints what will be collected on this machine, and the errors found.
-fn check(settings: Settings, flags: check::Flags) -> Result<ExitCode, String> {
+fn check(settings: Settings, flags: check::CheckFlags) -> Result<ExitCode, String> {
     sources::raise_open_files_limit();
     let runtime = runtime()?;
     let host = host_state(&settings.flags);
@@ -286,7 +286,7 @@ fn census(settings: Settings, flags: CensusFlags) -> Result<(), String> {
 }
 
 /// Displays live what an exporter reports, or prints it once if standard output is not a terminal.
-fn top(exporter: ExporterUrl, flags: &top::Flags) -> Result<ExitCode, String> {
+fn top(exporter: ExporterUrl, flags: &top::TopFlags) -> Result<ExitCode, String> {
     let runtime = runtime()?;
     let client = top::Client::new(exporter, flags.http_config_file.as_deref())?;
     let stop = {
@@ -323,7 +323,7 @@ fn runtime() -> Result<Runtime, String> {
 }
 
 /// Creates the host state as configured by the flags.
-fn host_state(flags: &Flags) -> Arc<HostState> {
+fn host_state(flags: &ServerFlags) -> Arc<HostState> {
     let history = flags.history.clone();
     let history = match ResourceBudget::for_this_process().history_bytes {
         Some(bytes) => history.capped_to(bytes),

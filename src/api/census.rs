@@ -36,7 +36,7 @@ const CPU_SAMPLE_INTERVAL: Duration = Duration::from_millis(1100);
 /// Flags of the census.
 #[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct CensusReportFlags {
     /// Directory to store the random installation ID in; without it, each start generates a new ID.
     #[arg(long = "census.state-directory", value_name = "DIR")]
     pub census_state_directory: Option<PathBuf>,
@@ -87,7 +87,7 @@ struct ImageStat {
 impl Census {
     /// Creates the census from its flags. Fails if the installation ID cannot be stored, except on
     /// a full disk.
-    pub fn new(flags: &Flags) -> Result<Self, String> {
+    pub fn new(flags: &CensusReportFlags) -> Result<Self, String> {
         let dir = flags.census_state_directory.as_deref();
         let stored = installation_id(dir);
         let stored = stored.map_err(|error| format!("--census.state-directory: {error}"))?;

@@ -25,11 +25,11 @@ struct CollectorStatus {
     layer: &'static str,
     enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    last: Option<CollectorRun>,
+    last: Option<LastRunResponse>,
 }
 
 #[derive(Serialize)]
-struct CollectorRun {
+struct LastRunResponse {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
     outcome: &'static str,
@@ -62,7 +62,7 @@ pub(super) fn respond(
     })
 }
 
-fn last_run(last: &LastRun) -> CollectorRun {
+fn last_run(last: &LastRun) -> LastRunResponse {
     let error = match &last.outcome {
         Outcome::NotFound(error) | Outcome::Failed(error) => Some(error.to_string()),
         Outcome::Panicked(panic) => Some(panic.clone()),
@@ -73,7 +73,7 @@ fn last_run(last: &LastRun) -> CollectorRun {
             last.first_error.as_ref().map(ToString::to_string)
         }
     };
-    CollectorRun {
+    LastRunResponse {
         time: last.at.duration_since(SystemTime::UNIX_EPOCH).ok(),
         outcome: last.outcome.name(),
         duration_seconds: last.duration.as_secs_f64(),

@@ -36,14 +36,14 @@ struct DomainsResponse<'a> {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     time: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    connection: Option<ConnectionStatus<'a>>,
+    connection: Option<ConnectionResponse<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     domains: Option<Vec<DomainStatus<'a>>>,
     missing: Vec<MissingPart>,
 }
 
 #[derive(Serialize)]
-struct ConnectionStatus<'a> {
+struct ConnectionResponse<'a> {
     uri: &'a str,
     is_up: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,8 +79,8 @@ struct DomainStatus<'a> {
     #[serde(serialize_with = "seconds", skip_serializing_if = "Option::is_none")]
     cpu_system_seconds: Option<Duration>,
     memory: DomainMemory,
-    interfaces: Vec<DomainInterface<'a>>,
-    disks: Vec<DomainDisk<'a>>,
+    interfaces: Vec<InterfaceResponse<'a>>,
+    disks: Vec<DiskResponse<'a>>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +100,7 @@ struct DomainMemory {
 }
 
 #[derive(Serialize)]
-struct DomainInterface<'a> {
+struct InterfaceResponse<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     received_bytes: Option<u64>,
@@ -109,7 +109,7 @@ struct DomainInterface<'a> {
 }
 
 #[derive(Serialize)]
-struct DomainDisk<'a> {
+struct DiskResponse<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     read_bytes: Option<u64>,
@@ -141,9 +141,9 @@ pub(super) async fn respond(api: &Api, snapshot: Arc<Snapshot>) -> Result<Vec<u8
     .await
 }
 
-fn connection(connection: &libvirt::ConnectionInfo) -> ConnectionStatus<'_> {
+fn connection(connection: &libvirt::ConnectionInfo) -> ConnectionResponse<'_> {
     let versions = connection.versions.as_ref();
-    ConnectionStatus {
+    ConnectionResponse {
         uri: &connection.uri,
         is_up: connection.is_up,
         driver: versions.map(|it| it.driver.as_str()),
@@ -199,7 +199,7 @@ impl<'a> DomainStatus<'a> {
             interfaces: stats
                 .interfaces
                 .iter()
-                .map(|interface| DomainInterface {
+                .map(|interface| InterfaceResponse {
                     name: &interface.name,
                     received_bytes: interface.received.bytes,
                     sent_bytes: interface.sent.bytes,
@@ -208,7 +208,7 @@ impl<'a> DomainStatus<'a> {
             disks: stats
                 .disks
                 .iter()
-                .map(|disk| DomainDisk {
+                .map(|disk| DiskResponse {
                     name: &disk.name,
                     read_bytes: disk.read.bytes,
                     written_bytes: disk.written.bytes,

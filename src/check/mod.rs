@@ -36,7 +36,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The flags of `strata_exporter check`.
 #[derive(Debug, Clone, Copy, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct CheckFlags {
     /// Print the findings as JSON.
     #[arg(long)]
     pub json: bool,

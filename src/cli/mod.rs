@@ -122,25 +122,25 @@ const PTRACE_FLAGS: [(&str, &str); 2] = [
 /// The server's flags that belong to no collector.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct ServerFlags {
     /// Web server flags.
     #[command(flatten, next_help_heading = "Web")]
-    pub web: http::Flags,
+    pub web: http::WebFlags,
     /// Where the machine's file systems are mounted.
     #[command(flatten, next_help_heading = "Host paths")]
     pub roots: Roots,
     /// Container engines to connect to.
     #[command(flatten, next_help_heading = "Container engines")]
-    pub engines: engine::Flags,
+    pub engines: engine::EngineFlags,
     /// The libvirt to connect to.
     #[command(flatten, next_help_heading = "Libvirt")]
     pub libvirt: libvirt::LibvirtFlags,
     /// Cgroup flags.
     #[command(flatten, next_help_heading = "Control groups")]
-    pub workloads: workloads::Flags,
+    pub workloads: workloads::WorkloadFlags,
     /// Census flags.
     #[command(flatten, next_help_heading = "Census")]
-    pub census: census::Flags,
+    pub census: census::CensusReportFlags,
     /// History flags.
     #[command(flatten, next_help_heading = "History")]
     pub history: history::HistoryFlags,
@@ -191,15 +191,15 @@ pub enum Subcommand {
     /// Serve metrics.
     Serve(Box<Settings>),
     /// Report what is collected, and errors.
-    Check(Box<Settings>, check::Flags),
+    Check(Box<Settings>, check::CheckFlags),
     /// Print the census.
     Census(Box<Settings>, CensusFlags),
     /// Live view of an exporter's data.
-    Top(ExporterUrl, top::Flags),
+    Top(ExporterUrl, top::TopFlags),
     /// Edit target files.
-    Targets(targets::Flags),
+    Targets(targets::TargetsFlags),
     /// Validate web config files.
-    WebConfig(web_config::CheckFlags),
+    WebConfig(web_config::WebConfigFlags),
     /// Print a completion script.
     Completion(Shell),
     /// Print the manual page.
@@ -210,7 +210,7 @@ pub enum Subcommand {
 #[expect(missing_debug_implementations, reason = "holds closures")]
 pub struct Settings {
     /// The exporter's own flags.
-    pub flags: Flags,
+    pub flags: ServerFlags,
     /// The enabled collectors.
     pub collectors: Vec<(&'static str, Layer, CollectFn)>,
     /// Collectors enabled by name that are not implemented yet.
@@ -257,7 +257,7 @@ fn with_subcommands(command: Command, server_flags: impl Fn(Command) -> Command)
         .after_help(AFTER_LONG_HELP);
     let hidden = |command: Command| command.mut_args(|arg| arg.hide(true));
     let check = hidden(server_flags(Command::new("check")));
-    let check = check::Flags::augment_args(check)
+    let check = check::CheckFlags::augment_args(check)
         .about("Report what is collected on this machine; for missing data, the cause and the fix")
         .after_help(AFTER_CHECK_HELP);
     let census = hidden(server_flags(Command::new("census")));
@@ -269,12 +269,12 @@ fn with_subcommands(command: Command, server_flags: impl Fn(Command) -> Command)
         "The exporter to query: http://HOST:PORT, https://HOST:PORT or unix:///PATH \
          [default: http://localhost:9100]",
     );
-    let top = top::Flags::augment_args(Command::new("top").arg(url))
+    let top = top::TopFlags::augment_args(Command::new("top").arg(url))
         .mut_args(with_variable)
         .about("Live view of an exporter's data in the terminal")
         .after_help(AFTER_TOP_HELP);
-    let targets = targets::Flags::augment_args(Command::new("targets"));
-    let web_config = web_config::CheckFlags::augment_args(Command::new("web-config"));
+    let targets = targets::TargetsFlags::augment_args(Command::new("targets"));
+    let web_config = web_config::WebConfigFlags::augment_args(Command::new("web-config"));
     let shell = Arg::new("shell")
         .value_name("SHELL")
         .required(true)
@@ -290,7 +290,7 @@ fn with_subcommands(command: Command, server_flags: impl Fn(Command) -> Command)
 
 /// Adds the server's flags: the exporter's own and every collector's.
 fn server_flags(command: Command, collectors: &[Entry]) -> Command {
-    let command = Flags::augment_args(command.args_override_self(true));
+    let command = ServerFlags::augment_args(command.args_override_self(true));
     let command = collectors.iter().fold(command, |command, collector| {
         let state = if collector.enabled { "on" } else { "off" };
         let switch = Arg::new(switch(collector.name))
@@ -363,7 +363,7 @@ pub fn parse(
         Some(("serve", matches)) => Ok(Subcommand::Serve(settings(matches)?)),
         Some(("check", matches)) => Ok(Subcommand::Check(
             settings(matches)?,
-            check::Flags::from_arg_matches(matches)?,
+            check::CheckFlags::from_arg_matches(matches)?,
         )),
         Some(("census", matches)) => Ok(Subcommand::Census(
             settings(matches)?,
@@ -376,14 +376,14 @@ pub fn parse(
                 let message = format!("URL: {why}");
                 clap::Error::raw(ErrorKind::ValueValidation, message)
             })?;
-            let flags = top::Flags::from_arg_matches(matches)?;
+            let flags = top::TopFlags::from_arg_matches(matches)?;
             Ok(Subcommand::Top(exporter.unwrap_or_default(), flags))
         }
         Some(("targets", matches)) => {
-            targets::Flags::from_arg_matches(matches).map(Subcommand::Targets)
+            targets::TargetsFlags::from_arg_matches(matches).map(Subcommand::Targets)
         }
         Some(("web-config", matches)) => {
-            web_config::CheckFlags::from_arg_matches(matches).map(Subcommand::WebConfig)
+            web_config::WebConfigFlags::from_arg_matches(matches).map(Subcommand::WebConfig)
         }
         Some(("completion", matches)) => {
             let shell = matches.get_one("shell").copied();
@@ -470,7 +470,7 @@ fn settings(
     matches: &ArgMatches,
     unknown_variables: Vec<UnknownVariable>,
 ) -> Result<Box<Settings>, clap::Error> {
-    let mut flags = Flags::from_arg_matches(matches)?;
+    let mut flags = ServerFlags::from_arg_matches(matches)?;
     check_paths(&flags.roots, matches)?;
 
     let is_on = |collector: &&Entry| match explicit_state(matches, collector.name) {

@@ -31,7 +31,7 @@ pub(super) fn unknown(server: &Command) -> Vec<UnknownVariable> {
     if names.is_empty() {
         return Vec::new();
     }
-    let top = top::Flags::augment_args(Command::new("top"));
+    let top = top::TopFlags::augment_args(Command::new("top"));
     let flags = server.get_arguments().chain(top.get_arguments());
     let defined: Vec<_> = flags
         .filter_map(|arg| arg.get_long())

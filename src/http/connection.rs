@@ -41,8 +41,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(150);
 /// A connection younger than this is evicted last.
 const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
-/// Longer than any client waits.
-const FAR_FUTURE: Duration = Duration::from_secs(86400);
+/// Effectively no timeout.
+const NO_TIMEOUT: Duration = Duration::from_secs(86400);
 
 /// What the connection is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +76,7 @@ struct PhaseState {
     phase: Phase,
     /// Start of the phase, or time of the last progress in it.
     since: Instant,
-    /// Time at which the last response was ready; with several unfinished ones, the first.
+    /// Time at which the current response was ready; with concurrent ones, the oldest unsent one.
     response_started: Instant,
 }
 
@@ -161,11 +161,11 @@ impl ConnState {
     }
 
     fn set_phase(&self, phase: Phase) {
-        let mut now = self
+        let mut state = self
             .phase_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        (now.phase, now.since) = (phase, Instant::now());
+        (state.phase, state.since) = (phase, Instant::now());
     }
 
     /// Changes the set of concurrent requests. The slowest response determines the phase.
@@ -173,20 +173,20 @@ impl ConnState {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut requests);
         let progresses = || requests.open.values().flatten();
-        let slowest = progresses().map(|progress| progress.since).min();
-        let longest = progresses().map(|progress| progress.started).min();
-        let mut now = self
+        let oldest_progress = progresses().map(|progress| progress.since).min();
+        let oldest_start = progresses().map(|progress| progress.started).min();
+        let mut state = self
             .phase_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        now.phase = match slowest {
+        state.phase = match oldest_progress {
             Some(_) => Phase::Writing,
             None if requests.open.is_empty() => Phase::Idle,
             None => Phase::Processing,
         };
-        now.since = slowest.unwrap_or_else(Instant::now);
-        now.response_started = longest.unwrap_or(now.response_started);
-        drop(now);
+        state.since = oldest_progress.unwrap_or_else(Instant::now);
+        state.response_started = oldest_start.unwrap_or(state.response_started);
+        drop(state);
         drop(requests);
         self.requests_changed.notify_one();
     }
@@ -206,11 +206,11 @@ impl ConnState {
 
     pub(super) fn response_ready(&self) {
         self.set_phase(Phase::Writing);
-        let mut now = self
+        let mut state = self
             .phase_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        now.response_started = now.since;
+        state.response_started = state.since;
     }
 
     /// The time at which the current phase expires, and the reason for closing the connection
@@ -230,13 +230,14 @@ impl ConnState {
                 let limit = (since + WRITE_STALL_TIMEOUT).min(response_started + RESPONSE_TIMEOUT);
                 (limit, CloseReason::SlowReader)
             }
-            Phase::Processing => (since + FAR_FUTURE, CloseReason::SlowReader),
+            // Requests have deadlines of their own.
+            Phase::Processing => (since + NO_TIMEOUT, CloseReason::SlowReader),
         }
     }
 
-    /// Returns when the connection should be closed, with the reason. It must be polled after each
+    /// Waits until the connection should be closed, and returns the reason. It must be polled after each
     /// poll of the connection, because that is when the deadline changes.
-    pub(super) async fn wait_overdue(&self) -> CloseReason {
+    pub(super) async fn wait_for_close(&self) -> CloseReason {
         let timer = sleep_until(self.deadline().0);
         tokio::pin!(timer);
         let expired = poll_fn(|context| {
@@ -267,12 +268,12 @@ pub(super) struct Connections {
     max: usize,
     /// Maximum bytes of unsent responses over all connections.
     max_unsent_bytes: usize,
-    /// Without those that are being evicted.
+    /// Open connections, except those being evicted.
     open: Mutex<Vec<Weak<ConnState>>>,
     self_metrics: Arc<SelfMetrics>,
 }
 
-/// A slot for one connection.
+/// Counts one open connection until dropped.
 #[derive(Debug)]
 pub(super) struct ConnPermit {
     pub conn: Arc<ConnState>,
@@ -297,10 +298,10 @@ impl Connections {
         if open.len() >= self.max {
             let eviction_order = |conn: &Weak<ConnState>| {
                 let conn = conn.upgrade()?;
-                let now = conn.phase_state();
-                let (is_writing, since) = match now.phase {
-                    Phase::Handshake | Phase::Idle | Phase::Reading => (false, now.since),
-                    Phase::Writing => (true, now.response_started),
+                let state = conn.phase_state();
+                let (is_writing, since) = match state.phase {
+                    Phase::Handshake | Phase::Idle | Phase::Reading => (false, state.since),
+                    Phase::Writing => (true, state.response_started),
                     Phase::Processing => return None,
                 };
                 // Connections younger than `EVICTION_GRACE` come after all older ones.
@@ -330,26 +331,26 @@ impl Connections {
 
     /// Evicts connections whose responses have been pending longest, until the unsent bytes of all
     /// connections are within the limit. The connection with the latest response is evicted last,
-    /// and never because of this response alone.
+    /// and only if it has other unsent responses: one response may exceed the limit.
     fn evict_slow_readers(&self, latest: &Arc<ConnState>, latest_len: usize) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut holding: Vec<_> = open
+        let mut candidates: Vec<_> = open
             .iter()
             .filter_map(Weak::upgrade)
             .map(|conn| (conn.unsent_bytes.load(Ordering::Relaxed), conn))
             .filter(|(unsent, _)| *unsent > 0)
             .collect();
-        let mut total: usize = holding.iter().map(|(unsent, _)| unsent).sum();
+        let mut total: usize = candidates.iter().map(|(unsent, _)| unsent).sum();
         if total <= self.max_unsent_bytes {
             return;
         }
-        holding.sort_by_key(|(_, conn)| {
+        candidates.sort_by_key(|(_, conn)| {
             (
                 Arc::ptr_eq(conn, latest),
                 conn.phase_state().response_started,
             )
         });
-        for (unsent, conn) in holding {
+        for (unsent, conn) in candidates {
             if total <= self.max_unsent_bytes {
                 return;
             }
@@ -406,19 +407,19 @@ impl ConnPermit {
 
 impl Drop for ConnPermit {
     fn drop(&mut self) {
-        let open = &self.connections.self_metrics.connections;
-        open.fetch_sub(1, Ordering::Relaxed);
+        let open_connections = &self.connections.self_metrics.connections;
+        open_connections.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// A stream that records its activity in the connection's state.
 #[derive(Debug)]
-pub(super) struct TimedIo<S> {
+pub(super) struct TrackedStream<S> {
     stream: S,
     conn: Arc<ConnState>,
 }
 
-impl<S> TimedIo<S> {
+impl<S> TrackedStream<S> {
     pub(super) fn new(stream: S, conn: Arc<ConnState>) -> Self {
         Self { stream, conn }
     }
@@ -430,7 +431,7 @@ impl<S> TimedIo<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for TimedIo<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for TrackedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -445,7 +446,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for TimedIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for TimedIo<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for TrackedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -491,9 +492,9 @@ mod tests {
     use super::*;
 
     fn connections(max: usize) -> (Arc<Connections>, Arc<SelfMetrics>) {
-        let exporter = Arc::new(SelfMetrics::start());
-        let connections = Connections::new(max, 100, Arc::clone(&exporter));
-        (Arc::new(connections), exporter)
+        let self_metrics = Arc::new(SelfMetrics::start());
+        let connections = Connections::new(max, 100, Arc::clone(&self_metrics));
+        (Arc::new(connections), self_metrics)
     }
 
     #[tokio::test(start_paused = true)]
@@ -508,7 +509,7 @@ mod tests {
             let permit = connections.try_acquire().unwrap();
             permit.conn.set_phase(phase);
             let started = Instant::now();
-            assert_eq!(permit.conn.wait_overdue().await, reason);
+            assert_eq!(permit.conn.wait_for_close().await, reason);
             let took = started.elapsed();
             assert!(
                 took >= limit && took < limit + Duration::from_secs(1),
@@ -524,7 +525,7 @@ mod tests {
         permit.conn.request_received();
         let long = Duration::from_secs(300);
         assert!(
-            tokio::time::timeout(long, permit.conn.wait_overdue())
+            tokio::time::timeout(long, permit.conn.wait_for_close())
                 .await
                 .is_err()
         );
@@ -540,7 +541,7 @@ mod tests {
         tokio::time::advance(Duration::from_secs(1)).await;
         let third = connections.try_acquire().unwrap();
         assert_eq!(
-            idle.conn.wait_overdue().await,
+            idle.conn.wait_for_close().await,
             CloseReason::TooManyConnections
         );
         drop(idle);
@@ -565,7 +566,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        assert_eq!(permit.conn.wait_overdue().await, CloseReason::SlowReader);
+        assert_eq!(permit.conn.wait_for_close().await, CloseReason::SlowReader);
         assert!(started.elapsed() < WRITE_STALL_TIMEOUT + Duration::from_secs(2));
         others.abort();
     }
@@ -585,7 +586,7 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(5)).await;
             drop(requests);
         });
-        assert_eq!(permit.conn.wait_overdue().await, CloseReason::Idle);
+        assert_eq!(permit.conn.wait_for_close().await, CloseReason::Idle);
         assert!(started.elapsed() >= IDLE_TIMEOUT);
         slow_reader.await.unwrap();
         assert!(connections.try_acquire().is_some());
@@ -593,7 +594,7 @@ mod tests {
 
     /// Whether it is evicted now.
     async fn is_evicted(permit: &ConnPermit) -> bool {
-        let now = tokio::time::timeout(Duration::ZERO, permit.conn.wait_overdue());
+        let now = tokio::time::timeout(Duration::ZERO, permit.conn.wait_for_close());
         now.await == Ok(CloseReason::SlowReader)
     }
 
@@ -613,7 +614,7 @@ mod tests {
             reason = async { loop {
                 // Polled again after each progress, as the server does.
                 let limit = Duration::from_secs(10);
-                if let Ok(reason) = tokio::time::timeout(limit, permit.conn.wait_overdue()).await {
+                if let Ok(reason) = tokio::time::timeout(limit, permit.conn.wait_for_close()).await {
                     break reason;
                 }
             } } => assert_eq!(reason, CloseReason::SlowReader),
@@ -642,7 +643,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn new_connections_are_not_evicted() {
+    async fn young_connections_are_evicted_last() {
         let (connections, _) = connections(2);
         let slow = connections.try_acquire().unwrap();
         slow.conn.response_ready();
@@ -656,7 +657,7 @@ mod tests {
         drop(slow);
         assert!(connections.try_acquire().is_some());
         assert_eq!(
-            young.conn.wait_overdue().await,
+            young.conn.wait_for_close().await,
             CloseReason::TooManyConnections
         );
     }
@@ -680,7 +681,7 @@ mod tests {
         }
         assert_eq!(gone, [true, false, false, false]);
         readers.remove(0);
-        // It no longer counts, so no other connection is evicted instead.
+        // The evicted connection's bytes are no longer counted, so no other one is evicted.
         let (permit, _) = &readers[2];
         drop(permit.track_unsent(body(10)));
         for (permit, _) in &readers[1..] {

@@ -42,7 +42,7 @@ use crate::{
     sources::ResourceBudget,
     web_ui::WebUi,
 };
-use connection::{ConnPermit, Connections, RequestSlot, TimedIo};
+use connection::{ConnPermit, Connections, RequestSlot, TrackedStream};
 use handshake::PeekedStream;
 use http2::ChunkedBody;
 use listener::{ListenAddress, Listener, Stream};
@@ -63,7 +63,7 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 /// Flags of the HTTP server.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct WebFlags {
     /// Address to listen on: HOST:PORT, :PORT for all addresses, or unix:PATH. May be repeated.
     #[arg(
         long = "web.listen-address",
@@ -111,7 +111,7 @@ fn parse_config_file(path: &str) -> Result<ConfigFile, String> {
     Ok(ConfigFile((!path.is_empty()).then(|| path.into())))
 }
 
-impl Flags {
+impl WebFlags {
     /// The value of `--web.config.file`, if set.
     #[must_use]
     pub fn config_file(&self) -> Option<&Path> {
@@ -165,7 +165,7 @@ impl ServerState {
 impl Server {
     /// Binds the listeners of the flags. Errors are worded for the command line.
     pub async fn bind(
-        flags: Flags,
+        flags: WebFlags,
         scraper: Arc<Scraper>,
         api: Api,
         collectors: &'static [Entry],
@@ -348,7 +348,7 @@ async fn serve_secured(
     };
     let negotiated = tokio::select! {
         result = negotiation => result,
-        reason = permit.conn.wait_overdue() => {
+        reason = permit.conn.wait_for_close() => {
             debug!(?reason, "connection closed during TLS handshake");
             permit.record_close(reason);
             Err(HandshakeFailure::Slow)
@@ -388,7 +388,7 @@ async fn serve_http1<S: AsyncRead + AsyncWrite + Unpin>(
         conn.response_ready();
         Ok::<_, Infallible>(response.map(|body| Full::new(permit.track_unsent(body))))
     });
-    let io = TokioIo::new(TimedIo::new(stream, Arc::clone(conn)));
+    let io = TokioIo::new(TrackedStream::new(stream, Arc::clone(conn)));
     let connection = http1::Builder::new()
         .half_close(true)
         .max_buf_size(MAX_HEADER_BYTES)
@@ -433,7 +433,7 @@ async fn serve_connection<C: Future<Output = hyper::Result<()>>>(
     mut stopped: watch::Receiver<bool>,
 ) {
     tokio::pin!(connection);
-    let overdue = permit.conn.wait_overdue();
+    let overdue = permit.conn.wait_for_close();
     tokio::pin!(overdue);
     let mut draining = false;
     loop {

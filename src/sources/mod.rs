@@ -133,9 +133,9 @@ impl HostState {
     #[must_use]
     pub fn new(
         roots: Roots,
-        engines: engine::Flags,
+        engines: engine::EngineFlags,
         libvirt: libvirt::LibvirtFlags,
-        workloads: workloads::Flags,
+        workloads: workloads::WorkloadFlags,
         history: history::HistoryFlags,
     ) -> Self {
         Self {

@@ -40,7 +40,7 @@ const MAX_GONE: usize = 10_000;
 /// Which cgroups to expose.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct WorkloadFlags {
     /// Cgroups to expose in addition to those of containers, as a regular expression for their
     /// paths.
     #[arg(long = "cgroup.include", value_name = "REGEX", default_value = DEFAULT_INCLUDE)]
@@ -53,7 +53,7 @@ pub struct Flags {
     pub cgroup_grace: Duration,
 }
 
-impl Default for Flags {
+impl Default for WorkloadFlags {
     fn default() -> Self {
         Self {
             cgroup_include: DEFAULT_INCLUDE.parse().unwrap_or_default(),
@@ -283,7 +283,7 @@ impl Inventory {
 /// Discovers workloads, with state kept between scrapes.
 #[derive(Debug)]
 pub(super) struct Workloads {
-    flags: Flags,
+    flags: WorkloadFlags,
     cache: Mutex<WorkloadCache>,
 }
 
@@ -306,7 +306,7 @@ struct GoneWorkload {
 }
 
 impl Workloads {
-    pub(super) fn new(flags: Flags) -> Self {
+    pub(super) fn new(flags: WorkloadFlags) -> Self {
         Self {
             flags,
             cache: Mutex::default(),
@@ -728,7 +728,7 @@ mod tests {
 
     #[test]
     fn default_include_matches_services_and_slices_only() {
-        let Flags { cgroup_include, .. } = Flags::default();
+        let WorkloadFlags { cgroup_include, .. } = WorkloadFlags::default();
         for path in [
             "/",
             "/system.slice",

@@ -41,13 +41,13 @@ failure; 2 for an invalid command line.";
     arg_required_else_help = false,
     disable_help_subcommand = true
 )]
-pub struct Flags {
+pub struct TargetsFlags {
     #[command(subcommand)]
-    action: Action,
+    action: TargetsAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum TargetsAction {
     /// Add targets to the group with exactly these labels.
     Add(AddArgs),
     /// Remove targets, by address, by labels, or by both.
@@ -156,16 +156,16 @@ pub struct TargetsOutput {
 }
 
 /// Changes or prints the targets.
-pub fn run(flags: Flags) -> Result<TargetsOutput, String> {
+pub fn run(flags: TargetsFlags) -> Result<TargetsOutput, String> {
     match flags.action {
-        Action::Add(add) => {
+        TargetsAction::Add(add) => {
             let labels = TargetLabels::from_args(&add.labels)?;
             edit_file(&add.file, &add.write_options, |edit| {
                 let mut targets = add.targets.iter();
                 targets.try_for_each(|target| edit.add(target, &labels, add.replace))
             })
         }
-        Action::Remove(remove) => {
+        TargetsAction::Remove(remove) => {
             let labels = TargetLabels::from_args(&remove.labels)?;
             let targets = &remove.targets;
             edit_file(&remove.file, &remove.write_options, |edit| {
@@ -176,14 +176,14 @@ pub fn run(flags: Flags) -> Result<TargetsOutput, String> {
                 Ok(())
             })
         }
-        Action::Sync(sync) => {
+        TargetsAction::Sync(sync) => {
             let labels = TargetLabels::from_args(&sync.labels)?;
             let targets = targets_to_sync(&sync)?;
             edit_file(&sync.file, &sync.write_options, |edit| {
                 edit.sync(&targets, &labels, sync.replace)
             })
         }
-        Action::List(list) => {
+        TargetsAction::List(list) => {
             let labels = TargetLabels::from_args(&list.labels)?;
             let target_file = TargetFile::resolve(&list.file)?;
             let format = Format::of(&list.file)?;

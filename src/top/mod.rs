@@ -45,7 +45,7 @@ const KEY_HELP: &str = "q quit  c CPU  m memory  n name  ↑↓ move  / filter";
 /// The flags of `strata_exporter top`.
 #[derive(Debug, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct TopFlags {
     /// Time between two requests, from 500ms to 1h.
     #[arg(long = "top.interval", value_name = "DURATION", default_value = "2s", value_parser = parse_interval)]
     pub top_interval: Duration,

@@ -12,7 +12,7 @@ use crate::support::{
     server_process::{ServerProcess, wait_until},
 };
 use strata_exporter::sources::engine::{
-    Container, ContainerState, Engine, EngineIntervals, EngineKind, Engines, Flags, Health,
+    Container, ContainerState, Engine, EngineFlags, EngineIntervals, EngineKind, Engines, Health,
     StorageKind,
 };
 use tokio::runtime::{Builder, Runtime};
@@ -59,14 +59,14 @@ struct Followed {
 
 impl Followed {
     fn at(sockets: &[&Path], timing: EngineIntervals) -> Self {
-        let flags = Flags {
+        let flags = EngineFlags {
             engine_socket: sockets.iter().map(PathBuf::from).collect(),
-            ..Flags::default()
+            ..EngineFlags::default()
         };
         Self::with(flags, timing)
     }
 
-    fn with(flags: Flags, timing: EngineIntervals) -> Self {
+    fn with(flags: EngineFlags, timing: EngineIntervals) -> Self {
         let engines = Arc::new(Engines::with_intervals(flags, timing));
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
@@ -782,10 +782,10 @@ fn labels_are_kept_if_selected_and_not_too_long() {
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
     fake.set_containers(std::slice::from_ref(&web));
-    let flags = Flags {
+    let flags = EngineFlags {
         engine_socket: vec![fake.socket_path()],
         engine_label_include: ["wanted", "long", "absent"].map(str::to_owned).into(),
-        ..Flags::default()
+        ..EngineFlags::default()
     };
     let followed = Followed::with(flags, PATIENT);
     let engine = followed.until_up();
@@ -949,10 +949,10 @@ fn volumes(engine: &Engine) -> Option<u64> {
 }
 
 fn followed_for_sizes(fake: &FakeEngine, every: Duration, within: Duration) -> Followed {
-    let flags = Flags {
+    let flags = EngineFlags {
         engine_socket: vec![fake.socket_path()],
         disk_usage_interval: Some(every),
-        ..Flags::default()
+        ..EngineFlags::default()
     };
     let timing = EngineIntervals {
         first_disk_usage_after: Duration::from_millis(1),

@@ -43,8 +43,8 @@ const MOUNT_POINTS_EXCLUDE: &str =
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct FileSystemFlags {
-    /// Regexp of mount points to exclude; by default those of /dev, /proc, /sys, credentials and
-    /// containers.
+    /// Regexp of mount points to exclude; by default /dev, /proc, /sys, credentials of services
+    /// and storage of containers.
     #[arg(
         long = "collector.filesystem.mount-points-exclude",
         alias = "collector.filesystem.ignored-mount-points",
@@ -57,7 +57,7 @@ pub(super) struct FileSystemFlags {
         value_name = "REGEX"
     )]
     filesystem_mount_points_include: Option<Pattern>,
-    /// Regexp of filesystem types to exclude; by default kernel file systems, overlay, squashfs and
+    /// Regexp of filesystem types to exclude; by default pseudo filesystems, overlay, squashfs and
     /// similar.
     #[arg(
         long = "collector.filesystem.fs-types-exclude",
@@ -89,7 +89,7 @@ pub(super) struct FileSystemFlags {
 pub(super) struct FileSystem {
     mount_points: Filter,
     types: Filter,
-    mount_usage: MountUsage<MountLabels>,
+    mount_usage: MountUsage<MountEntry>,
 }
 
 impl Collector for FileSystem {
@@ -125,7 +125,7 @@ impl Collector for FileSystem {
                 ),
                 FS_TYPES_EXCLUDE,
             )?,
-            mount_usage: MountUsage::new(flags.filesystem_mount_timeout, labels),
+            mount_usage: MountUsage::new(flags.filesystem_mount_timeout, entry),
         })
     }
 
@@ -145,35 +145,35 @@ impl Collector for FileSystem {
 }
 
 #[derive(Debug)]
-struct MountLabels {
+struct MountEntry {
     device: String,
-    point: String,
-    kind: String,
+    mount_point: String,
+    fs_type: String,
     major: String,
     minor: String,
     read_only: bool,
 }
 
-fn labels(mount: Mount<'_>) -> MountLabels {
-    MountLabels {
+fn entry(mount: Mount<'_>) -> MountEntry {
+    MountEntry {
         device: mount.source.into_owned(),
-        point: mount.mount_point.to_string_lossy().into_owned(),
-        kind: mount.fs_type.into_owned(),
+        mount_point: mount.mount_point.to_string_lossy().into_owned(),
+        fs_type: mount.fs_type.into_owned(),
         major: mount.major.to_string(),
         minor: mount.minor.to_string(),
         read_only: mount.read_only,
     }
 }
 
-fn add_mount(out: &mut Families, mount: &MountLabels, result: &StatfsResult) {
-    let (device, point) = (mount.device.as_str(), mount.point.as_str());
+fn add_mount(out: &mut Families, mount: &MountEntry, result: &StatfsResult) {
+    let (device, point) = (mount.device.as_str(), mount.mount_point.as_str());
     let error = match result {
         StatfsResult::Space(_) => String::new(),
         StatfsResult::Failed(errno) => go_error_text(&(*errno).into()),
         StatfsResult::TimedOut => "mountpoint timeout".to_owned(),
         StatfsResult::Skipped => "not asked, too many mountpoints time out".to_owned(),
     };
-    let labels = [device, point, &mount.kind, &error];
+    let labels = [device, point, &mount.fs_type, &error];
     let space = match result {
         StatfsResult::Space(space) => Some(space),
         _ => None,
@@ -229,16 +229,16 @@ mod tests {
 
     #[test]
     fn unresponsive_mount_has_no_values() {
-        let labels = MountLabels {
+        let mount = MountEntry {
             device: "srv:/x".into(),
-            point: "/mnt".into(),
-            kind: "nfs".into(),
+            mount_point: "/mnt".into(),
+            fs_type: "nfs".into(),
             major: "0".into(),
             minor: "52".into(),
             read_only: true,
         };
         let mut out = Families::default();
-        add_mount(&mut out, &labels, &StatfsResult::TimedOut);
+        add_mount(&mut out, &mount, &StatfsResult::TimedOut);
         let series =
             r#"{device="srv:/x",mountpoint="/mnt",fstype="nfs",device_error="mountpoint timeout"}"#;
         assert_eq!(
@@ -252,10 +252,10 @@ mod tests {
 
     #[test]
     fn blocks_are_counted_in_bytes() {
-        let labels = MountLabels {
+        let mount = MountEntry {
             device: "d".into(),
-            point: "/".into(),
-            kind: "ext4".into(),
+            mount_point: "/".into(),
+            fs_type: "ext4".into(),
             major: "8".into(),
             minor: "1".into(),
             read_only: false,
@@ -269,7 +269,7 @@ mod tests {
             files_free: 2,
         };
         let mut out = Families::default();
-        add_mount(&mut out, &labels, &StatfsResult::Space(space));
+        add_mount(&mut out, &mount, &StatfsResult::Space(space));
         let series = r#"{device="d",mountpoint="/",fstype="ext4",device_error=""}"#;
         assert_eq!(
             out.lines(),

@@ -17,13 +17,13 @@ as. The exit code is 0 if all is well, 1 if something is wrong, 2 for a wrong co
     arg_required_else_help = false,
     disable_help_subcommand = true
 )]
-pub struct CheckFlags {
+pub struct WebConfigFlags {
     #[command(subcommand)]
-    action: Action,
+    action: WebConfigAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum WebConfigAction {
     /// Validate files and print errors with their positions.
     Check {
         /// Web config file; can be repeated.
@@ -43,8 +43,8 @@ pub struct WebConfigCheckOutput {
 
 /// Validates the files.
 #[must_use]
-pub fn run(flags: &CheckFlags) -> WebConfigCheckOutput {
-    let Action::Check { files } = &flags.action;
+pub fn run(flags: &WebConfigFlags) -> WebConfigCheckOutput {
+    let WebConfigAction::Check { files } = &flags.action;
     let mut output = WebConfigCheckOutput::default();
     for file in files {
         match check_file(file) {

@@ -18,7 +18,7 @@ mod tls;
 
 use std::path::Path;
 
-pub use check::{CheckFlags, WebConfigCheckOutput, check_file, run};
+pub use check::{WebConfigCheckOutput, WebConfigFlags, check_file, run};
 pub use schema::{WebServerConfig, parse};
 
 pub(super) use reload::WebConfigWatcher;

@@ -35,10 +35,10 @@ pub(super) enum NextAction {
     Resync,
 }
 
-/// State of containers that is not exposed.
+/// What is needed besides [`Engine::containers`] to keep these up to date.
 #[derive(Debug, Default)]
 pub(super) struct ContainerCache {
-    /// Whether the engine restarts a container, by ID.
+    /// Whether an inspected container has a restart policy, by ID; others are not in the map.
     restart_policies: HashMap<String, bool>,
     /// Out-of-memory events of containers not yet inspected, by ID.
     pending_oom_events: HashMap<String, u64>,
@@ -75,7 +75,7 @@ impl ContainerCache {
                     continue;
                 }
                 None => {
-                    if let Some(container) = provisional(listed) {
+                    if let Some(container) = container_from_list(listed) {
                         engine.containers.insert(id.clone(), Arc::new(container));
                     }
                 }
@@ -145,11 +145,11 @@ impl ContainerCache {
         };
         let mut container = Container::clone(cached);
         let has_restart_policy = self.restart_policies.get(&id).copied();
-        let next = container.apply_event(event, time, has_restart_policy.unwrap_or(true));
+        let decision = container.apply_event(event, time, has_restart_policy.unwrap_or(true));
         if **cached != container {
             *cached = Arc::new(container);
         }
-        match next {
+        match decision {
             InspectDecision::Skip => NextAction::Nothing,
             InspectDecision::Immediate => NextAction::Inspect(id),
             InspectDecision::Throttled => NextAction::InspectThrottled(id),
@@ -165,7 +165,8 @@ enum InspectDecision {
 }
 
 impl Container {
-    /// Applies an event. Returns whether an inspect has to fetch the fields that events lack.
+    /// Applies an event. Returns whether to inspect the container for fields that events
+    /// lack.
     fn apply_event(
         &mut self,
         event: ContainerEvent,
@@ -226,8 +227,8 @@ impl Container {
     }
 }
 
-/// Creates a container from its list item alone.
-fn provisional(listed: ListedContainer) -> Option<Container> {
+/// Creates a container from its list item; `None` if its state is unknown.
+fn container_from_list(listed: ListedContainer) -> Option<Container> {
     Some(Container {
         state: listed.state?,
         id: listed.id,
@@ -262,7 +263,7 @@ mod tests {
 
     impl CacheFixture {
         /// Creates a fixture with one running, inspected container.
-        fn with_web() -> Self {
+        fn with_running_web() -> Self {
             let mut fixture = Self {
                 engine: Engine::new(PathBuf::from("/run/x.sock")),
                 cache: ContainerCache::default(),
@@ -344,7 +345,7 @@ mod tests {
 
     #[test]
     fn list_requests_inspects_of_new_and_changed_only() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         let running = ContainerState::Running;
         assert!(fixture.apply_list(&[("web", running)]).is_empty());
         let both = [("web", running), ("db", running)];
@@ -357,19 +358,19 @@ mod tests {
 
     #[test]
     fn containers_missing_from_list_are_removed() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         fixture.apply_list(&[("db", ContainerState::Running)]);
         assert_eq!(fixture.ids(), ["db"]);
-        // Nothing of it is left: if it is listed again, it is new.
+        // All its state is removed, so it is inspected again when it is listed again.
         let web = [("web", ContainerState::Running)];
         assert_eq!(fixture.apply_list(&web), ["web"]);
     }
 
     #[test]
     fn listed_container_is_exposed_until_inspect_contradicts() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         fixture.apply_list(&[("web", ContainerState::Exited)]);
-        // Of an inspected container, the list does not overwrite the inspect response.
+        // The list does not overwrite the state of an inspected container.
         assert_eq!(
             (fixture.web().state, fixture.web().pid),
             (ContainerState::Running, Some(7))
@@ -384,7 +385,7 @@ mod tests {
 
     #[test]
     fn containers_beyond_limit_are_dropped_and_counted() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         let ids: Vec<String> = (0..MAX_CONTAINERS + 5).map(|n| n.to_string()).collect();
         let list: Vec<_> = ids
             .iter()
@@ -405,7 +406,7 @@ mod tests {
 
     #[test]
     fn event_of_unknown_container_requests_inspect() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         assert_eq!(
             fixture.apply_event("db", ContainerEvent::Started),
             inspect_action("db")
@@ -418,7 +419,7 @@ mod tests {
 
     #[test]
     fn start_applies_at_once_and_pid_after_inspect() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         fixture.inspect("web", ContainerState::Exited, false);
         assert_eq!(
             fixture.apply_event("web", ContainerEvent::Started),
@@ -435,7 +436,7 @@ mod tests {
     #[test]
     fn exit_needs_inspect_only_with_restart_policy() {
         let died = |exit_code| ContainerEvent::Died { exit_code };
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         assert_eq!(
             fixture.apply_event("web", died(Some(3))),
             NextAction::Nothing
@@ -468,7 +469,7 @@ mod tests {
 
     #[test]
     fn health_applies_only_to_running_containers() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         let healthy = || ContainerEvent::HealthChecked(Some(Health::Healthy));
         assert_eq!(fixture.apply_event("web", healthy()), NextAction::Nothing);
         assert_eq!(fixture.web().health, Some(Health::Healthy));
@@ -486,7 +487,7 @@ mod tests {
 
     #[test]
     fn inspect_keeps_the_count_of_oom_events() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         for _ in 0..2 {
             assert_eq!(
                 fixture.apply_event("web", ContainerEvent::OutOfMemory),
@@ -502,7 +503,7 @@ mod tests {
 
     #[test]
     fn oom_events_before_first_inspect_are_counted() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         assert_eq!(
             fixture.apply_event("db", ContainerEvent::OutOfMemory),
             inspect_action("db")
@@ -518,7 +519,7 @@ mod tests {
 
     #[test]
     fn pause_and_rename_need_no_inspect() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         assert_eq!(
             fixture.apply_event("web", ContainerEvent::Paused),
             NextAction::Nothing
@@ -543,13 +544,13 @@ mod tests {
 
     #[test]
     fn exit_time_before_start_is_replaced() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         fixture.apply_event("web", ContainerEvent::Died { exit_code: Some(0) });
         let mut container = CacheFixture::container("web", ContainerState::Exited);
         container.finished = Some(Duration::from_secs(5));
         fixture.apply_inspect(container.clone(), false);
         assert_eq!(fixture.web().finished, Some(Duration::from_secs(20)));
-        // Of a running container, it is the exit of the previous run.
+        // For a running container this is when its previous run exited.
         container.state = ContainerState::Running;
         fixture.apply_inspect(container, false);
         assert_eq!(fixture.web().finished, Some(Duration::from_secs(5)));
@@ -557,7 +558,7 @@ mod tests {
 
     #[test]
     fn unchanged_container_keeps_its_arc() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         let before = Arc::clone(&fixture.engine.containers["web"]);
         fixture.inspect("web", ContainerState::Running, false);
         fixture.apply_event("web", ContainerEvent::Unpaused);
@@ -568,7 +569,7 @@ mod tests {
 
     #[test]
     fn events_of_other_objects_change_no_container() {
-        let mut fixture = CacheFixture::with_web();
+        let mut fixture = CacheFixture::with_running_web();
         let mut apply = |event| fixture.cache.apply_event(&mut fixture.engine, event);
         assert_eq!(apply(EngineEvent::Image), NextAction::ListImages);
         assert_eq!(apply(EngineEvent::Reloaded), NextAction::Resync);

@@ -29,7 +29,7 @@ const USER_SOCKETS: [&str; 2] = ["docker.sock", "podman/podman.sock"];
 /// Which engines to connect to, and what to keep of their responses.
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
-pub struct Flags {
+pub struct EngineFlags {
     /// Socket of a container engine, as `unix:///PATH`; repeatable; empty to use none. Default:
     /// the existing sockets of Docker and Podman, of root and of the current user.
     #[arg(long = "engine.socket", value_name = "URI", value_parser = parse_socket)]
@@ -69,7 +69,7 @@ pub struct SizeFlags {
 /// Minimum interval of disk usage requests.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
-impl Default for Flags {
+impl Default for EngineFlags {
     fn default() -> Self {
         Self {
             engine_socket: Vec::new(),
@@ -80,7 +80,7 @@ impl Default for Flags {
     }
 }
 
-impl Flags {
+impl EngineFlags {
     /// Returns the sockets, and whether flags name them. Default sockets may be missing.
     pub(super) fn sockets(&self) -> (Vec<PathBuf>, bool) {
         if !self.engine_socket.is_empty() {
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn empty_socket_disables_engines() {
-        let mut flags = Flags::default();
+        let mut flags = EngineFlags::default();
         assert!(!flags.sockets().0.is_empty());
         flags.engine_socket = vec![PathBuf::new()];
         assert_eq!(flags.sockets(), (vec![], true));

@@ -27,7 +27,7 @@ use std::{
 use tokio::sync::mpsc;
 
 pub use disk_usage::{EngineDiskUsage, StorageKind, StorageUsage};
-pub use flags::{Flags, SizeFlags};
+pub use flags::{EngineFlags, SizeFlags};
 pub use watcher::EngineIntervals;
 
 /// Maximum number of containers, unknown to every engine, whose last inspect is remembered.
@@ -315,7 +315,7 @@ fn slice_path(slice: &str) -> String {
 /// All engines, each with a watcher task.
 #[derive(Debug)]
 pub struct Engines {
-    flags: Flags,
+    flags: EngineFlags,
     intervals: EngineIntervals,
     is_watched: AtomicBool,
     engines: Mutex<Arc<Vec<Arc<Engine>>>>,
@@ -334,13 +334,13 @@ struct UnknownContainers {
 impl Engines {
     /// Creates the engines named by flags. Nothing is requested before `watch` is called.
     #[must_use]
-    pub fn new(flags: Flags) -> Self {
+    pub fn new(flags: EngineFlags) -> Self {
         Self::with_intervals(flags, EngineIntervals::default())
     }
 
     /// Like [`Self::new`], with other intervals and timeouts.
     #[must_use]
-    pub fn with_intervals(flags: Flags, intervals: EngineIntervals) -> Self {
+    pub fn with_intervals(flags: EngineFlags, intervals: EngineIntervals) -> Self {
         Self {
             flags,
             intervals,

@@ -28,17 +28,17 @@ impl JoinFixture {
         Self {
             cgroups: CgroupReader::new(&tree.roots()),
             tree,
-            workloads: Workloads::new(Flags::default()),
+            workloads: Workloads::new(WorkloadFlags::default()),
             engines: Vec::new(),
             unknown: RefCell::default(),
         }
     }
 
     fn exclude(mut self, include: &str, exclude: &str) -> Self {
-        self.workloads = Workloads::new(Flags {
+        self.workloads = Workloads::new(WorkloadFlags {
             cgroup_include: include.parse().unwrap(),
             cgroup_exclude: exclude.parse().unwrap(),
-            ..Flags::default()
+            ..WorkloadFlags::default()
         });
         self
     }
@@ -330,7 +330,7 @@ fn cgroup_left_by_earlier_run_is_not_the_container() {
     };
     assert_eq!(names(&fixture.discover()), all("-", "web"));
     // No process is reported; the container still has exactly one cgroup.
-    fixture.workloads = Workloads::new(Flags::default());
+    fixture.workloads = Workloads::new(WorkloadFlags::default());
     fixture.engines = vec![engine([container(A, "web")])];
     assert_eq!(names(&fixture.discover()), all("web", "-"));
 }

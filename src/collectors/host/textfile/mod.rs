@@ -90,19 +90,19 @@ struct FamilyMerger {
     /// When to stop reading, so that there is time left to return what was read.
     deadline: Instant,
     remaining_items: usize,
-    families: Vec<MergedFamily>,
+    families: Vec<FileFamily>,
     by_name: HashMap<String, usize>,
 }
 
 /// A family and the files it was read from.
 #[derive(Debug)]
-struct MergedFamily {
+struct FileFamily {
     family: Family,
     help: Option<String>,
     files: Vec<String>,
 }
 
-impl MergedFamily {
+impl FileFamily {
     fn new(parsed: &ParsedFamily<'_>) -> Self {
         let name = parsed.name.clone().into_owned();
         Self {
@@ -217,7 +217,7 @@ impl FamilyMerger {
                 ));
             }
             self.by_name.insert(parsed.name.clone().into_owned(), at);
-            self.families.push(MergedFamily::new(&parsed));
+            self.families.push(FileFamily::new(&parsed));
         }
         match self.families.get_mut(at) {
             Some(family) => family.merge(parsed, file),
@@ -247,7 +247,7 @@ impl FamilyMerger {
     }
 
     fn into_families(mut self) -> Families {
-        for MergedFamily {
+        for FileFamily {
             mut family,
             help,
             files,

@@ -198,10 +198,10 @@ struct Parser<'a> {
 }
 
 /// Reason why a valid line is skipped.
-type SkipReason = Option<&'static str>;
+type LineSkipReason = Option<&'static str>;
 
 impl<'a> Parser<'a> {
-    fn parse_line(&mut self, number: usize, line: &'a [u8]) -> Result<SkipReason, String> {
+    fn parse_line(&mut self, number: usize, line: &'a [u8]) -> Result<LineSkipReason, String> {
         // Comments and help texts may be in any encoding.
         let valid = match std::str::from_utf8(line) {
             Ok(text) => text,
@@ -282,7 +282,7 @@ impl<'a> Parser<'a> {
         &mut self,
         number: usize,
         mut cursor: Cursor<'a>,
-    ) -> Result<SkipReason, String> {
+    ) -> Result<LineSkipReason, String> {
         let line = cursor.0;
         let name = cursor.name(is_in_metric_name);
         if name.is_empty() || !cursor.0.starts_with([' ', '\t', '{']) {
