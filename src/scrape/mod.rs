@@ -351,26 +351,17 @@ impl CollectorSlot {
             .log_state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let before = logged.problem;
-        if before == problem
-            && logged
-                .logged_at
-                .is_none_or(|at| at.elapsed() < LOG_INTERVAL)
-        {
-            return;
-        }
-        logged.problem = problem;
-        let Some(suppressed) = logged.try_log(Instant::now()) else {
+        let Some((before, suppressed)) = logged.update(problem, Instant::now()) else {
             return;
         };
+        drop(logged);
+        let (collector, duration) = (self.name, report.duration);
         if suppressed > 0 {
             warn!(
-                collector = self.name,
+                collector,
                 suppressed, "log lines about this collector suppressed"
             );
         }
-        drop(logged);
-        let (collector, duration) = (self.name, report.duration);
         match &report.outcome {
             Outcome::Collected => match reason {
                 Some(error) => warn!(collector, skipped, %error, "collector returned partial data"),
@@ -405,12 +396,17 @@ struct LogState {
 }
 
 impl LogState {
-    /// Counts a line. Returns the number of lines suppressed since the last one, or `None` if this
-    /// one must be suppressed, too.
-    fn try_log(&mut self, now: Instant) -> Option<u32> {
+    /// Decides whether to log a problem: if it differs from the last logged one or persists, and
+    /// the window has lines left. Returns the last logged problem and the number of lines that
+    /// were suppressed since. A suppressed problem is logged later if it persists.
+    fn update(&mut self, problem: &'static str, now: Instant) -> Option<(&'static str, u32)> {
+        let elapsed = |at: Instant| now.saturating_duration_since(at);
+        if self.problem == problem && self.logged_at.is_none_or(|at| elapsed(at) < LOG_INTERVAL) {
+            return None;
+        }
         let is_in_window = self
             .window_start
-            .is_some_and(|start| now.saturating_duration_since(start) < LOG_WINDOW);
+            .is_some_and(|start| elapsed(start) < LOG_WINDOW);
         if !is_in_window {
             self.window_start = Some(now);
             self.lines = 0;
@@ -421,7 +417,8 @@ impl LogState {
         }
         self.lines += 1;
         self.logged_at = Some(now);
-        Some(mem::take(&mut self.suppressed))
+        let before = mem::replace(&mut self.problem, problem);
+        Some((before, mem::take(&mut self.suppressed)))
     }
 }
 
@@ -442,16 +439,25 @@ mod tests {
     fn log_lines_of_a_collector_are_bounded_per_window() {
         let start = Instant::now();
         let mut state = LogState::default();
-        let logged =
-            |state: &mut LogState, seconds| state.try_log(start + Duration::from_secs(seconds));
-        for _ in 0..MAX_LOG_LINES {
-            assert_eq!(logged(&mut state, 0), Some(0));
+        let mut update =
+            |problem, seconds| state.update(problem, start + Duration::from_secs(seconds));
+        let problems = ["failed", "collected"].into_iter().cycle();
+        let mut before = "";
+        for problem in problems.take(MAX_LOG_LINES as usize) {
+            assert_eq!(update(problem, 0), Some((before, 0)));
+            assert_eq!(update(problem, 0), None);
+            before = problem;
         }
+        assert_eq!(before, "collected");
         for seconds in 1..8 {
-            assert_eq!(logged(&mut state, seconds), None);
+            assert_eq!(update("failed", seconds), None);
+            assert_eq!(update("collected", seconds), None);
         }
-        // The first line of the next window has the number of suppressed ones.
-        assert_eq!(logged(&mut state, LOG_WINDOW.as_secs()), Some(7));
-        assert_eq!(logged(&mut state, LOG_WINDOW.as_secs() + 1), Some(0));
+        // A problem that persists is logged in the next window, with the number of suppressed lines.
+        assert_eq!(
+            update("failed", LOG_WINDOW.as_secs()),
+            Some(("collected", 7))
+        );
+        assert_eq!(update("failed", LOG_WINDOW.as_secs() + 1), None);
     }
 }
